@@ -1,0 +1,162 @@
+"""Configs: strict typed trees, read from YAML, changed by `key.path=value`, refused with a hint."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from ssl_skeleton.errors import UserError, nearest
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, no type coercion, no unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, tree: Any) -> Any:
+        """Refuse an unknown key with the nearest right one, which pydantic does not name."""
+        for key in tree if isinstance(tree, dict) else ():
+            if key not in cls.model_fields:
+                message = "unknown key '{key}'; {hint}"
+                hint = nearest(key, cls.model_fields)
+                raise PydanticCustomError("unknown_key", message, {"key": key, "hint": hint})
+        return tree
+
+    @classmethod
+    def from_tree(cls, tree: Any, where: str) -> Self:
+        """Build the config from plain YAML values; `where` names their origin in errors.
+
+        Raises UserError, one line, on the first key that is unknown, missing or impossible.
+        """
+        try:
+            return cls.model_validate(_lists_to_tuples(tree))
+        except ValidationError as error:
+            raise UserError(f"{where}: {_first_fault(error, tree)}") from None
+
+    def to_tree(self) -> dict[str, Any]:
+        """The config as plain values, every default spelled out."""
+        return self.model_dump(mode="json")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values; duplicate keys are an error, `1e-4` is a number."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML text into plain values; `where` names its origin in errors."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}:{line} not valid YAML ({problem})") from None
+
+
+def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
+    """Return a copy of `tree` with each `key.path=value` set; values are YAML, list items go by number.
+
+    >>> apply_overrides({"stages": [{"epochs": 60}]}, ["stages.0.epochs=2"])
+    {'stages': [{'epochs': 2}]}
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise UserError(f"'{override}': an override reads key.path=value")
+        tree = _set(tree, path.split("."), parse_yaml(text, f"'{override}'"), override)
+    return tree
+
+
+def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(node, list):
+        if not key.isdecimal() or int(key) >= len(node):
+            raise UserError(f"'{override}': '{key}' is not an item 0 to {len(node) - 1} of the list")
+        node[int(key)] = _set(node[int(key)], rest, value, override)
+    elif node is None or isinstance(node, dict):
+        node = node or {}
+        node[key] = _set(node.get(key), rest, value, override)
+    else:
+        raise UserError(f"'{override}': '{key}' is below {node!r}, which has no keys")
+    return node
+
+
+def _lists_to_tuples(tree: Any) -> Any:
+    """Configs are immutable, so their sequences are tuples; strict mode takes no list for one."""
+    if isinstance(tree, dict):
+        return {key: _lists_to_tuples(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return tuple(_lists_to_tuples(value) for value in tree)
+    return tree
+
+
+def _first_fault(error: ValidationError, tree: Any) -> str:
+    """The first fault in words: the key path as the user wrote it, what is wrong, how to mend."""
+    fault = error.errors(include_url=False)[0]
+    path, value = _user_path(fault["loc"], tree)
+    message = fault["msg"].removeprefix("Value error, ")
+    context = fault.get("ctx", {})
+    if fault["type"] == "missing":
+        message = "this key is missing"
+    elif fault["type"] == "union_tag_invalid":
+        choices = re.findall(r"'([^']+)'", str(context["expected_tags"]))
+        message = f"unknown name '{context['tag']}'; {nearest(context['tag'], choices)}"
+    elif fault["type"] == "literal_error":
+        choices = re.findall(r"'([^']+)'", str(context["expected"]))
+        message = f"'{value}' is not possible; {nearest(value, choices)}"
+    elif fault["type"] != "unknown_key" and not isinstance(value, dict | list):
+        message = f"{message[0].lower()}{message[1:]}, not {value!r}"
+    message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    return f"{path}: {message}" if path else message
+
+
+def _user_path(loc: Sequence[int | str], tree: Any) -> tuple[str, Any]:
+    """Turn pydantic's location into the keys the user wrote (it adds the tags of unions)."""
+    keys, node = [], tree
+    for position, part in enumerate(loc):
+        inside_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if inside_list or (isinstance(node, Mapping) and part in node):
+            node = node[part]
+            keys.append(str(part))
+        elif position == len(loc) - 1 and isinstance(node, Mapping) and node.get("name") != part:
+            keys.append(str(part))  # a missing key; a union's tag is the node's own name
+    return ".".join(keys), node
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, with YAML 1.2 floats and no duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if not isinstance(key, str) or keys.count(key) > 1:
+                problem = f"key {key!r} stands twice" if isinstance(key, str) else f"key {key!r} is no text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)

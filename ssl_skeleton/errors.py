@@ -1,0 +1,17 @@
+"""Mistakes a user can mend, and the hints that help to mend them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: shown as one line (what, where, how to mend), exit code 2."""
+
+
+def nearest(word: object, choices: Iterable[str]) -> str:
+    """The hint that closes an error about an unknown name: the nearest right one, or all of them."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "choose one of " + ", ".join(names) if names else "there is none to choose"

@@ -1,0 +1,1 @@
+"""The body: joints, bones, mirror pairs, and the graph they form."""

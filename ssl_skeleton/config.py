@@ -1,6 +1,5 @@
 """Configs: strict typed trees, read from YAML, changed by `key.path=value`, refused with a hint."""
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,13 +75,20 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
     >>> apply_overrides({"stages": [{"epochs": 60}]}, ["stages.0.epochs=2"])
     {'stages': [{'epochs': 2}]}
     """
-    tree = copy.deepcopy(tree)
+    tree = _copy(tree)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
             raise UserError(f"'{override}': an override reads key.path=value")
         tree = _set(tree, path.split("."), parse_yaml(text, f"'{override}'"), override)
     return tree
+
+
+def _copy(tree: Any) -> Any:
+    """A copy in which a YAML alias and its anchor are no longer one object."""
+    if isinstance(tree, dict):
+        return {key: _copy(value) for key, value in tree.items()}
+    return [_copy(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:

@@ -22,7 +22,6 @@ class Preparation:
     damaged: list[str] = field(default_factory=list)  # "file: what is wrong"
     bodiless: list[str] = field(default_factory=list)  # names of clips in which nobody is seen
     missing: list[str] = field(default_factory=list)  # names on the list given with --missing
-    meta: StoreMeta | None = None
 
 
 def prepare_store(
@@ -34,7 +33,7 @@ def prepare_store(
     max_damaged: float = 0.05,
     overwrite: bool = False,
     progress: Progress = lambda paths, total: paths,
-) -> Preparation:
+) -> tuple[StoreMeta, Preparation]:
     """Read all files of `reader` below `source` into a new store at `out`.
 
     Clips named in `missing`, clips without any body, and damaged ones are listed and skipped. Raises
@@ -49,8 +48,8 @@ def prepare_store(
             writer.add(recording)
             result.frames += recording.frames
         _check_result(source, result, max_damaged, empty=not result.frames)
-        result.meta = writer.finish(reader.dataset, reader.fps, reader.classes, str(source))
-    return result
+        meta = writer.finish(reader.dataset, reader.fps, reader.classes, str(source))
+    return meta, result
 
 
 def _good_recordings(

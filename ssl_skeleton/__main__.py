@@ -1,0 +1,36 @@
+"""`ssl-skeleton VERB ...` is `python -m ssl_skeleton.VERB ...`."""
+
+import sys
+from collections.abc import Sequence
+
+from ssl_skeleton import knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.errors import UserError, nearest
+
+VERBS = {
+    "synthesise": synthesise,
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "linear": linear,
+    "knn": knn,
+}
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Hand the arguments to the command that the first one names."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: ssl-skeleton {{{','.join(VERBS)}}} ...")
+        print("\nssl-skeleton VERB --help shows what a command takes.")
+        return
+    if arguments[0] not in VERBS:
+        raise UserError(f"'{arguments[0]}' is no command; {nearest(arguments[0], VERBS)}")
+    VERBS[arguments[0]].main(arguments[1:])
+
+
+def main() -> int:
+    """The entry point of the `ssl-skeleton` script."""
+    return run_command(dispatch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

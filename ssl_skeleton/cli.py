@@ -1,0 +1,84 @@
+"""What all commands share: arguments, one-line errors, exit codes, progress."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.results import result_table
+from ssl_skeleton.run import Evaluator, Run
+from ssl_skeleton.training.loop import Stopped
+
+Item = TypeVar("Item")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like every other error."""
+
+    def __init__(self, verb: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=f"python -m ssl_skeleton.{verb}",
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> "None":  # type: ignore[override]
+        """Refuse the arguments in one line."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
+    """Run a command: 0 when it ends well, 2 for a mistake of the user's, 128 + n after signal n."""
+    try:
+        main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stop:
+        print(f"stopped at {stop}; the state is saved, go on with --resume", file=sys.stderr)
+        return 128 + stop.signal
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+    return 0
+
+
+def add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Let a command take `key.path=value` arguments."""
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=help_text)
+
+
+def progress(items: Iterable[Item], total: int, what: str) -> Iterable[Item]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    bar: Iterable[Item] = tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False)
+    return bar
+
+
+def share(text: str) -> float:
+    """An argument between 0 and 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def evaluate_command(evaluator: Evaluator, description: str, examples: str, arguments: Sequence[str]) -> None:
+    """The one shape of all evaluation commands: take a run, score it, print the table."""
+    parser = Parser(evaluator, description, examples)
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the run to score")
+    add_overrides(parser, "change the protocol, as in evaluation.knn.k=[1]")
+    given = parser.parse_intermixed_args(arguments)
+    run = Run.open(given.run, given.overrides)
+    result = run.evaluate(evaluator)
+    print(result_table(result, run.store.meta.classes))

@@ -1,0 +1,27 @@
+"""The 120 action names of NTU RGB+D, in action order from A001 on; the first 60 are NTU RGB+D 60."""
+
+NTU_ACTIONS = (
+    *("drink water", "eat meal", "brush teeth", "brush hair", "drop", "pick up"),
+    *("throw", "sit down", "stand up", "clap", "read", "write"),
+    *("tear up paper", "put on jacket", "take off jacket", "put on shoe", "take off shoe", "put on glasses"),
+    *("take off glasses", "put on hat", "take off hat", "cheer up", "wave hand", "kick something"),
+    *("reach into pocket", "hop", "jump up", "phone call", "play with phone", "type on keyboard"),
+    *("point to something", "take selfie", "check time", "rub hands", "nod head", "shake head"),
+    *("wipe face", "salute", "put palms together", "cross hands in front", "sneeze or cough", "stagger"),
+    *("fall down", "headache", "chest pain", "back pain", "neck pain", "nausea or vomiting"),
+    *("fan self", "punch other person", "kick other person", "push other person", "pat on back"),
+    *("point finger at other person", "hug", "give object", "touch pocket", "shake hands"),
+    *("walk towards", "walk apart"),
+    *("put on headphone", "take off headphone", "shoot at basket", "bounce ball", "tennis bat swing"),
+    *("juggle table tennis ball", "hush", "flick hair", "thumb up", "thumb down"),
+    *("make OK sign", "make victory sign", "staple book", "count money", "cut nails"),
+    *("cut paper", "snap fingers", "open bottle", "sniff or smell", "squat down"),
+    *("toss coin", "fold paper", "ball up paper", "play magic cube", "apply cream on face"),
+    *("apply cream on hand", "put on bag", "take off bag", "put object into bag", "take object out of bag"),
+    *("open box", "move heavy objects", "shake fist", "throw up cap", "capitulate"),
+    *("cross arms", "arm circles", "arm swings", "run on the spot", "butt kicks"),
+    *("cross toe touch", "side kick", "yawn", "stretch oneself", "blow nose"),
+    *("hit with object", "wield knife", "knock over", "grab stuff", "shoot with gun"),
+    *("step on foot", "high five", "cheers and drink", "carry object", "take photo"),
+    *("follow", "whisper", "exchange things", "support somebody", "rock paper scissors"),
+)

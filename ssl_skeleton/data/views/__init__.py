@@ -1,0 +1,1 @@
+"""Views: batched functions from stored clips to what an encoder sees."""

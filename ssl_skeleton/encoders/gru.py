@@ -1,0 +1,61 @@
+"""The recurrent encoder of CRRL: a bidirectional GRU over the frames' coordinates."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ssl_skeleton.data.clips import frame_mask
+from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.skeleton.layout import Layout
+
+
+class GRUConfig(EncoderConfig):
+    """Sizes as in CRRL (arXiv 2111.11051); `input_norm: batch` puts BatchNorm before the first layer."""
+
+    name: Literal["gru"] = "gru"
+    hidden: int = Field(default=256, ge=1)
+    layers: int = Field(default=2, ge=1)
+    bidirectional: bool = True
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    input_norm: Literal["none", "batch"] = "none"
+
+    def build(self, layout: Layout, channels: int, bodies: int) -> "GRU":
+        """A GRU that sees V * C * M numbers a frame."""
+        return GRU(self, len(layout.joints) * channels * bodies)
+
+
+class GRU(Encoder):
+    """GRU over frames, each the V * C * M coordinates of all bodies; T' = T, D = hidden * directions."""
+
+    def __init__(self, config: GRUConfig, inputs: int) -> None:
+        super().__init__()
+        self.dim = config.hidden * (2 if config.bidirectional else 1)
+        self.norm = nn.BatchNorm1d(inputs) if config.input_norm == "batch" else None
+        self.gru = nn.GRU(
+            inputs,
+            config.hidden,
+            config.layers,
+            batch_first=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+            bidirectional=config.bidirectional,
+        )
+
+    def forward(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, T, D); zero past a clip's length."""
+        frames = x_nctvm.shape[2]
+        x_nti = x_nctvm.permute(0, 2, 3, 1, 4).flatten(2)
+        if self.norm is not None:
+            x_nti = self._normalised(self.norm, x_nti, frame_mask(lengths, frames))
+        if bool((lengths == frames).all()):
+            features_ntd: Tensor = self.gru(x_nti)[0]
+            return features_ntd
+        packed = pack_padded_sequence(x_nti, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
+
+    @staticmethod
+    def _normalised(norm: nn.BatchNorm1d, x_nti: Tensor, valid_nt: Tensor) -> Tensor:
+        """BatchNorm over the valid frames alone, so that padding does not shift the statistics."""
+        return torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], norm(x_nti[valid_nt]))

@@ -1,0 +1,58 @@
+"""Results: one JSON file an evaluation, and the table that a person reads."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_skeleton.evaluation.features import Features
+from ssl_skeleton.files import write_json
+
+Scores = dict[str, Any]
+BASELINES = {"raw": "raw coordinates", "untrained": "untrained encoder"}
+
+
+def score_with_baselines(
+    features: Features, baselines: Mapping[str, Features], score: Callable[[Features], Scores]
+) -> Scores:
+    """The scores of a representation, with those of every baseline under `baselines`."""
+    return {**score(features), "baselines": {name: score(found) for name, found in baselines.items()}}
+
+
+def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
+    """Write a result to `eval/<evaluator>-<store>-<split>.json` of a run folder; returns the path."""
+    path = folder / "eval" / f"{result['evaluator']}-{result['store']}-{result['split']}.json"
+    write_json(path, dict(result))
+    return path
+
+
+def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
+    """The result as text: a row for the representation and each baseline, then the classes."""
+    rows = {"trained": result}
+    rows |= {BASELINES[name]: scores for name, scores in result["baselines"].items()}
+    columns = _columns(result)
+    width = max(map(len, rows))
+    head = f"{result['evaluator']} on {result['store']}, split {result['split']}, top-1 in %"
+    lines = [head, " " * width + "".join(f"{name:>10}" for name in columns)]
+    for name, scores in rows.items():
+        found = _columns(scores)
+        lines.append(f"{name:<{width}}" + "".join(f"{100 * found[column]:10.1f}" for column in columns))
+    return "\n".join([*lines, *_class_lines(result, classes)])
+
+
+def _columns(scores: Mapping[str, Any]) -> dict[str, float]:
+    if "k" in scores:
+        return {f"k={k}": share for k, share in scores["k"].items()}
+    return {name: scores[name] for name in ("top1", "top5") if name in scores}
+
+
+def _class_lines(result: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:
+    """Each class's accuracy, and what it is most often taken for."""
+    lines, width = ["", "per class"], max(map(len, classes))
+    for label, (share, row) in enumerate(zip(result["per_class"], result["confusion"], strict=True)):
+        if share is None:
+            continue
+        wrong = [count if other != label else 0 for other, count in enumerate(row)]
+        worst = max(range(len(wrong)), key=wrong.__getitem__)
+        taken = f"   {wrong[worst]} of {sum(row)} taken for {classes[worst]}" if wrong[worst] else ""
+        lines.append(f"  {classes[label]:<{width}} {100 * share:6.1f}{taken}")
+    return lines

@@ -1,0 +1,20 @@
+"""`python -m ssl_skeleton.knn`: classify by the nearest neighbours of a run's frozen features."""
+
+import sys
+from collections.abc import Sequence
+
+from ssl_skeleton.cli import evaluate_command, run_command
+
+EXAMPLES = """\
+  python -m ssl_skeleton.knn --run runs/crrl_nw_ucla
+  python -m ssl_skeleton.knn --run runs/crrl_nw_ucla 'evaluation.knn.k=[1, 3]'"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Score a run and print the table."""
+    description = "Classify by the nearest neighbours of a run's frozen features."
+    evaluate_command("knn", description, EXAMPLES, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

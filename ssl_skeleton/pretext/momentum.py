@@ -1,0 +1,24 @@
+"""The momentum twin: a copy that follows slowly and is never trained (He et al., arXiv 1911.05722)."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def momentum_twin(module: ModuleT) -> ModuleT:
+    """A copy of `module` whose parameters take no gradient."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(twin: nn.Module, module: nn.Module, momentum: float) -> None:
+    """Move each parameter of `twin` towards `module`: twin = momentum * twin + (1 - momentum) * module.
+
+    Buffers (BatchNorm statistics) stay the twin's own, since it sees another stream.
+    """
+    for slow, fast in zip(twin.parameters(), module.parameters(), strict=True):
+        slow.lerp_(fast, 1 - momentum)

@@ -1,0 +1,45 @@
+"""`python -m ssl_skeleton.pretrain`: learn a representation from a store, without labels."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_skeleton.cli import Parser, add_overrides, run_command
+from ssl_skeleton.recipe import StageConfig, load_recipe
+from ssl_skeleton.run import Run
+
+EXAMPLES = """\
+  python -m ssl_skeleton.pretrain --cfg configs/crrl_nw_ucla.yaml
+  python -m ssl_skeleton.pretrain --cfg configs/crrl_nw_ucla.yaml --resume
+  python -m ssl_skeleton.pretrain --cfg configs/crrl_nw_ucla.yaml name=seed1 seed=1 data.frames=64"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the arguments, train every stage, say where the run is."""
+    parser = Parser("pretrain", "Learn a representation from a store, without labels.", EXAMPLES)
+    parser.add_argument("--cfg", type=Path, required=True, metavar="FILE", help="the recipe, a YAML file")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder of runs (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
+    add_overrides(parser, "change the recipe, as in stages.0.training.epochs=100")
+    given = parser.parse_intermixed_args(arguments)
+    recipe = load_recipe(given.cfg, given.overrides)
+    run = Run.start(recipe, given.runs / recipe.name, resume=given.resume)
+    print(f"{run.folder}: {len(run.split.train)} clips of {recipe.data.store} on {run.device}", flush=True)
+    run.pretrain(EpochPrinter())
+    print(f"{run.folder}: trained {', '.join(stage.name for stage in recipe.stages)}")
+
+
+class EpochPrinter:
+    """A line an epoch; on a terminal each takes the place of the one before, until a stage ends."""
+
+    def __call__(self, stage: StageConfig, epoch: int, values: dict[str, float]) -> None:
+        """Print the epoch's mean values."""
+        epochs = stage.training.epochs
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        line = f"{stage.name} {epoch:>{len(str(epochs))}}/{epochs}  {shown}"
+        overwritten = sys.stdout.isatty() and epoch < epochs
+        print(f"\r\033[K{line}" if sys.stdout.isatty() else line, end="" if overwritten else "\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,133 @@
+"""The recipe: a whole run as one typed tree, read from YAML."""
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ssl_skeleton.config import Config, apply_overrides, read_yaml
+from ssl_skeleton.data.views.view import SamplingConfig
+from ssl_skeleton.encoders import AnyEncoder
+from ssl_skeleton.encoders.gru import GRUConfig
+from ssl_skeleton.encoders.pooling import Pooling
+from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.evaluation.knn import KnnConfig
+from ssl_skeleton.evaluation.linear import LinearConfig
+from ssl_skeleton.pretext import AnyPretext
+from ssl_skeleton.training.loop import TrainingConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class DataConfig(SamplingConfig):
+    """A prepared store, how it is split, and how clips are sampled from it."""
+
+    store: str
+    split: str
+
+
+class StageConfig(Config):
+    """One stage: a pretext and how it trains. Later stages may name it as their teacher."""
+
+    name: Name
+    pretext: AnyPretext
+    training: TrainingConfig = TrainingConfig()
+
+
+class RepresentationConfig(Config):
+    """What is evaluated: the pooled features of these stages, one after another; by default the last one."""
+
+    stages: tuple[Name, ...] = ()
+    pooling: Pooling = "mean"
+
+
+class EvaluationConfig(Config):
+    """How the representation is scored."""
+
+    linear: LinearConfig = LinearConfig()
+    knn: KnnConfig = KnnConfig()
+
+
+class Recipe(Config):
+    """A run: from a store to scores. Everything that can change a number is in here."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data: DataConfig
+    encoder: AnyEncoder = GRUConfig()
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    representation: RepresentationConfig = RepresentationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        earlier: list[str] = []
+        for number, stage in enumerate(self.stages):
+            if stage.name in earlier:
+                raise ValueError(f"stages.{number}.name: '{stage.name}' stands twice")
+            for teacher in stage.pretext.teacher_names():
+                if teacher not in earlier:
+                    hint = nearest(teacher, earlier) if earlier else "the first stage can have none"
+                    raise ValueError(f"stages.{number}.pretext.teacher: no earlier stage '{teacher}'; {hint}")
+            earlier.append(stage.name)
+        for name in self.representation.stages:
+            if name not in earlier:
+                raise ValueError(f"representation.stages: no stage '{name}'; {nearest(name, earlier)}")
+        return self
+
+    @property
+    def evaluated_stages(self) -> tuple[str, ...]:
+        """The stages whose features make the representation."""
+        return self.representation.stages or (self.stages[-1].name,)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from YAML and apply `key.path=value` overrides.
+
+    A file that is not there is looked for, by its name, among the configs that come with the package.
+    """
+    found = path if path.exists() else _shipped(path)
+    return Recipe.from_tree(apply_overrides(read_yaml(found), overrides), str(path))
+
+
+def recipe_difference(one: Config, other: Config) -> str | None:
+    """The first key path in which two configs differ, with both values; None when they are equal."""
+    left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
+    for key in [*left, *right]:
+        if left.get(key) != right.get(key):
+            return f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
+    return None
+
+
+def _leaves(tree: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(tree, dict):
+        items = list(tree.items())
+    elif isinstance(tree, list) and tree:
+        items = list(enumerate(tree))
+    else:
+        return {prefix: tree}
+    leaves: dict[str, object] = {}
+    for key, value in items:
+        leaves |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def _shipped(path: Path) -> Path:
+    """The config of that file name that comes with the package."""
+    package = Path(str(resources.files("ssl_skeleton")))
+    for folder in (
+        package / "configs",
+        package.parent / "configs",
+    ):  # in a wheel, in a checkout
+        if (folder / path.name).is_file():
+            return folder / path.name
+        known = [file.name for file in sorted(folder.glob("*.yaml"))]
+        close = difflib.get_close_matches(path.name, known, n=1)
+        if known:
+            hint = f"did you mean configs/{close[0]}?" if close else f"the package has {', '.join(known)}"
+            raise UserError(f"{path}: no such file; {hint}")
+    raise UserError(f"{path}: no such file")

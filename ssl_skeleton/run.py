@@ -1,0 +1,196 @@
+"""A run: a recipe carried out in a folder that holds all it gave (docs/architecture.md)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import yaml
+
+from ssl_skeleton.config import apply_overrides, read_yaml
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.splits import Split, split_clips
+from ssl_skeleton.data.store import Store, open_store
+from ssl_skeleton.data.views.view import ViewConfig
+from ssl_skeleton.encoders.base import Encoder
+from ssl_skeleton.environment import describe_environment, pick_device
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.features import Features, Source, encoder_features, raw_features
+from ssl_skeleton.evaluation.knn import knn_scores
+from ssl_skeleton.evaluation.linear import linear_scores
+from ssl_skeleton.evaluation.results import score_with_baselines, write_result
+from ssl_skeleton.files import write_json, write_text
+from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
+from ssl_skeleton.recipe import Recipe, StageConfig, recipe_difference
+from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
+from ssl_skeleton.training.loop import Task, checkpoint_path, train
+from ssl_skeleton.training.seeds import derive_seed
+
+Watcher = Callable[[StageConfig, int, dict[str, float]], None]
+Evaluator = Literal["linear", "knn"]
+_EVALUATION_KEYS = ("evaluation.", "device=", "data.store=")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its recipe."""
+
+    folder: Path
+    recipe: Recipe
+
+    @classmethod
+    def start(cls, recipe: Recipe, folder: Path, *, resume: bool = False) -> Self:
+        """A new run in `folder`, or with `resume` the one that is there, whose recipe must be the same."""
+        run = cls(folder, recipe)
+        kept = folder / "recipe.yaml"
+        if kept.exists():
+            if not resume:
+                raise UserError(f"{folder}: holds a run already; add --resume, or choose another name=...")
+            there = Recipe.from_tree(read_yaml(kept), str(kept))
+            difference = recipe_difference(there, recipe)
+            if difference is not None:
+                raise UserError(f"{folder}: holds another recipe ({difference}); choose another name=...")
+            return run
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
+        run._check_data()
+        try:
+            write_json(folder / "environment.json", describe_environment(run.device))
+            write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        return run
+
+    @classmethod
+    def open(cls, folder: Path, overrides: Sequence[str] = ()) -> Self:
+        """The run in `folder`; overrides may change how it is evaluated, not what it is."""
+        path = folder / "recipe.yaml"
+        if not path.is_file():
+            raise UserError(f"{folder}: not a run; make one with: python -m ssl_skeleton.pretrain")
+        for override in overrides:
+            if not override.startswith(_EVALUATION_KEYS):
+                raise UserError(f"'{override}': only {', '.join(_EVALUATION_KEYS)} can change after training")
+        return cls(folder, Recipe.from_tree(apply_overrides(read_yaml(path), overrides), str(path)))
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return pick_device(self.recipe.device)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store it learns from, or is evaluated on."""
+        return open_store(Path(self.recipe.data.store))
+
+    @cached_property
+    def split(self) -> Split:
+        """The training and test clips."""
+        return split_clips(self.store, self.recipe.data.split)
+
+    @cached_property
+    def packed(self) -> PackedClips:
+        """The store's frames on the device."""
+        return PackedClips(self.store, self.recipe.data.bodies, self.device)
+
+    def pretrain(self, watch: Watcher = lambda stage, epoch, values: None) -> None:
+        """Train every stage that is not finished yet, on the training part of the split, without labels."""
+        for stage in self.recipe.stages:
+            checkpoint = self._checkpoint(stage)
+            if checkpoint is not None and checkpoint.epoch >= stage.training.epochs:
+                continue
+            task = Task(
+                stage.name,
+                self.build_pretext(stage),
+                self.packed,
+                torch.from_numpy(self.split.train),
+                self.recipe.data,
+                self.recipe.seed,
+            )
+            train(task, stage.training, self.folder, checkpoint, partial(watch, stage))
+
+    def build_pretext(self, stage: StageConfig) -> Pretext:
+        """The pretext of a stage with its random start, and its teachers as they were trained."""
+        teachers = {name: self._teacher(self._stage(name)) for name in stage.pretext.teacher_names()}
+        encoder = self.build_encoder(stage)
+        shape = PoseShape(*self._pose(), self.recipe.data.bodies)
+        return stage.pretext.build(encoder, shape, teachers)
+
+    def build_encoder(self, stage: StageConfig) -> Encoder:
+        """The encoder of a stage with its random start."""
+        torch.manual_seed(derive_seed(self.recipe.seed, stage.name, "init"))
+        channels = self._pose()[1] * len(stage.pretext.input.streams)
+        return self.recipe.encoder.build(self.store.layout, channels, self.recipe.data.bodies)
+
+    def trained_encoder(self, stage: StageConfig) -> Encoder:
+        """The encoder of a stage after its last epoch."""
+        checkpoint = self._checkpoint(stage)
+        path, epochs = checkpoint_path(self.folder, stage.name), stage.training.epochs
+        if checkpoint is None:
+            raise UserError(f"{path}: no such checkpoint; train with: python -m ssl_skeleton.pretrain")
+        if checkpoint.epoch < epochs:
+            raise UserError(f"{path}: stands at epoch {checkpoint.epoch} of {epochs}; go on with --resume")
+        prefix = "encoder."
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint.pretext.items()
+            if name.startswith(prefix)
+        }
+        encoder = self.build_encoder(stage)
+        load_state(encoder, state, path)
+        return encoder
+
+    def evaluate(self, evaluator: Evaluator) -> dict[str, Any]:
+        """Score the representation and its baselines; the result is written to the run folder."""
+        evaluation, classes, seed = self.recipe.evaluation, len(self.store.meta.classes), self.recipe.seed
+        stages = [self._stage(name) for name in self.recipe.evaluated_stages]
+
+        def score(features: Features) -> dict[str, Any]:
+            if evaluator == "linear":
+                return linear_scores(features, classes, evaluation.linear, seed)
+            return knn_scores(features, classes, evaluation.knn)
+
+        result = {
+            "evaluator": evaluator,
+            "store": self.store.meta.dataset,
+            "split": self.split.name,
+            "protocol": getattr(evaluation, evaluator).to_tree(),
+            "stages": {stage.name: stage.training.epochs for stage in stages},
+            "epoch": stages[-1].training.epochs,
+            "seed": seed,
+            "clips": {"train": len(self.split.train), "test": len(self.split.test)},
+        }
+        trained = self._features([self.trained_encoder(stage) for stage in stages])
+        untrained = self._features([self.build_encoder(stage) for stage in stages])
+        raw = raw_features(self.packed, self.split, self.recipe.data, ViewConfig())
+        result |= score_with_baselines(trained, {"raw": raw, "untrained": untrained}, score)
+        write_result(self.folder, result)
+        return result
+
+    def _features(self, encoders: Sequence[Encoder]) -> Features:
+        pooling = self.recipe.representation.pooling
+        stages = map(self._stage, self.recipe.evaluated_stages)
+        sources = [
+            Source(encoder, stage.pretext.input, pooling)
+            for encoder, stage in zip(encoders, stages, strict=True)
+        ]
+        return encoder_features(self.packed, self.split, self.recipe.data, sources)
+
+    def _teacher(self, stage: StageConfig) -> Teacher:
+        return Teacher(self.trained_encoder(stage), stage.pretext.input)
+
+    def _stage(self, name: str) -> StageConfig:
+        return next(stage for stage in self.recipe.stages if stage.name == name)
+
+    def _checkpoint(self, stage: StageConfig) -> Checkpoint | None:
+        path = checkpoint_path(self.folder, stage.name)
+        return load_checkpoint(path) if path.exists() else None
+
+    def _pose(self) -> tuple[int, int]:
+        """V joints and C coordinates of the store."""
+        return len(self.store.layout.joints), len(self.store.meta.coordinates)
+
+    def _check_data(self) -> None:
+        """Open everything that can be wrong before the folder is made."""
+        _ = self.device, self.split

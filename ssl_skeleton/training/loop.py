@@ -1,0 +1,186 @@
+"""Training one stage: batches of views in, losses down, a checkpoint out."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssl_skeleton.config import Config
+from ssl_skeleton.data.clips import Clips
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.views.view import SamplingConfig, make_view
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.pretext.base import Pretext
+from ssl_skeleton.training.checkpoint import Checkpoint, load_state, save_checkpoint
+from ssl_skeleton.training.log import RunLog
+from ssl_skeleton.training.schedule import Optimiser, Schedule, SGDConfig, StepConfig
+from ssl_skeleton.training.seeds import derive_seed, generator
+
+
+class TrainingConfig(Config):
+    """How long and how a stage trains; the defaults are CRRL's."""
+
+    epochs: int = Field(default=60, ge=1)
+    batch: int = Field(default=32, ge=1)
+    optimiser: Optimiser = SGDConfig()
+    schedule: Schedule = StepConfig(milestones=(18, 50), factor=0.5)
+    clip_gradient: float | None = Field(default=None, gt=0)  # the largest norm of all gradients together
+    checkpoint_every: int = Field(default=1, ge=1)  # epochs
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the state is saved. `signal` is its number."""
+
+    def __init__(self, signal_number: int, place: str) -> None:
+        super().__init__(place)
+        self.signal = signal_number
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one stage trains on: the clips `index` (N,) of `packed`, seen by `pretext`."""
+
+    name: str
+    pretext: Pretext
+    packed: PackedClips
+    index: Tensor
+    sampling: SamplingConfig
+    seed: int
+
+
+@dataclass
+class _Position:
+    """Where training stands: `step` batches of `epoch` (from 0) are done, with these sums of values."""
+
+    epoch: int = 0
+    step: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+
+    def place(self, task: Task) -> str:
+        return f"stage {task.name}, epoch {self.epoch + 1}, step {self.step}"
+
+
+Watcher = Callable[[int, dict[str, float]], None]
+
+
+def train(
+    task: Task,
+    config: TrainingConfig,
+    folder: Path,
+    resume: Checkpoint | None = None,
+    watch: Watcher = lambda epoch, values: None,
+) -> None:
+    """Train a stage to its last epoch, or on to it from `resume`.
+
+    After every `checkpoint_every` epochs, and when a signal asks to stop, the state goes to
+    `folder/checkpoints/<stage>.pt`. `watch` is called after every epoch with its number (from 1) and mean
+    values. Raises Stopped after a signal, UserError on a loss that is not finite.
+    """
+    task.pretext.to(task.packed.device).train()
+    optimiser = config.optimiser.build(p for p in task.pretext.parameters() if p.requires_grad)
+    path = checkpoint_path(folder, task.name)
+    at = _Position()
+    if resume is not None:
+        load_state(task.pretext, resume.pretext, path)
+        optimiser.load_state_dict(resume.optimiser)
+        at = _Position(resume.epoch, resume.step, dict(resume.totals))
+
+    def save(path: Path) -> None:
+        state = (task.pretext.state_dict(), optimiser.state_dict())
+        save_checkpoint(path, Checkpoint(task.name, at.epoch, at.step, *state, at.totals))
+
+    with RunLog(folder, task.name, at.epoch) as log, _signals() as asked:
+        while at.epoch < config.epochs:
+            began, skipped = time.perf_counter(), at.step
+            for index in _batches(task, config, at.epoch)[skipped:]:
+                try:
+                    _train_step(task, config, optimiser, at, index)
+                except FloatingPointError as error:
+                    kept = path.with_suffix(".not-finite.pt")
+                    save(kept)
+                    raise UserError(f"{at.place(task)}: {error}; the state is in {kept}") from None
+                if asked:
+                    save(path)
+                    raise Stopped(asked[0], at.place(task))
+            values = {name: total / len(task.index) for name, total in at.totals.items()}
+            values["lr"] = optimiser.param_groups[0]["lr"]
+            clips = len(task.index) - skipped * config.batch
+            values["clips_per_second"] = clips / (time.perf_counter() - began)
+            at = _Position(at.epoch + 1)
+            log.epoch(at.epoch, values)
+            if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs:
+                save(path)
+            watch(at.epoch, values)
+
+
+def checkpoint_path(folder: Path, stage: str) -> Path:
+    """Where a stage's checkpoint lies in a run folder."""
+    return folder / "checkpoints" / f"{stage}.pt"
+
+
+def draw_views(task: Task, index: Tensor, epoch: int, step: int) -> dict[str, Clips]:
+    """The views of one batch; those that name the same draw get the same random numbers."""
+    return {
+        name: make_view(
+            task.packed,
+            index,
+            task.sampling,
+            wanted.view,
+            generator(task.seed, task.name, epoch, step, wanted.draw),
+        )
+        for name, wanted in task.pretext.views.items()
+    }
+
+
+def _batches(task: Task, config: TrainingConfig, epoch: int) -> list[Tensor]:
+    """The epoch's batches, in an order of its own; the last may be smaller."""
+    order = torch.randperm(len(task.index), generator=generator(task.seed, task.name, epoch, "order"))
+    return list(torch.split(task.index[order], config.batch))
+
+
+def _train_step(
+    task: Task, config: TrainingConfig, optimiser: torch.optim.Optimizer, at: _Position, index: Tensor
+) -> None:
+    """One optimiser step; `at` moves on by it."""
+    progress = at.epoch + at.step * config.batch / len(task.index)
+    for group in optimiser.param_groups:
+        group["lr"] = config.optimiser.lr * config.schedule.rate(progress, config.epochs)
+    torch.manual_seed(derive_seed(task.seed, task.name, at.epoch, at.step, "dropout"))
+    parts = task.pretext(draw_views(task, index, at.epoch, at.step))
+    values = {name: float(part.detach()) for name, part in parts.items()}
+    if not all(map(math.isfinite, values.values())):
+        found = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        raise FloatingPointError(f"a loss is not finite ({found}); lower the learning rate or clip gradients")
+    optimiser.zero_grad(set_to_none=True)
+    parts["loss"].backward()
+    if config.clip_gradient is not None:
+        torch.nn.utils.clip_grad_norm_(task.pretext.parameters(), config.clip_gradient)
+    optimiser.step()
+    task.pretext.after_step()
+    at.step += 1
+    for name, value in values.items():
+        at.totals[name] = at.totals.get(name, 0.0) + value * len(index)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list, so that the loop can stop between two steps."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

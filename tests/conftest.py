@@ -1,0 +1,21 @@
+"""Fixtures for all tests."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Callable[[str], Path]:
+    """Gives the folder of a data set's real recordings; skips the test where there is none."""
+
+    def find(name: str) -> Path:
+        beside = Path(__file__).parents[2] / "shared" / "data"
+        folder = Path(os.environ.get("SSL_SKELETON_DATA") or beside) / name
+        if not folder.is_dir():
+            pytest.skip(f"no recordings at {folder}; SSL_SKELETON_DATA names the folder that holds {name}/")
+        return folder
+
+    return find

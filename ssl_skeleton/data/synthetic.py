@@ -101,6 +101,8 @@ def synthesise_motion(action: str, subject: int, repetition: int, seed: int = 0)
     if action not in ACTIONS:
         raise UserError(f"action '{action}' is unknown; {nearest(action, ACTIONS)}")
     _check("subject", subject, 1, _MOST_SUBJECTS)
+    _check("repetition", repetition, 1, _MOST_REPETITIONS)
+    _check("seed", seed, 0, 2**32 - 1)
     number = ACTIONS.index(action) + 1
     rng = np.random.default_rng((_MOTION, seed, _setup(subject), subject, repetition, number))
     return perform(CATALOGUE[number - 1], person(subject, seed), rng)

@@ -114,7 +114,7 @@ def _raise_arms(p: Performance) -> Pose:
 
 def _wave_right_hand(hertz: float) -> Motion:
     def motion(p: Performance) -> Pose:
-        pose, up = Pose(len(p.progress)), plateau(p.progress, 0, 0.22, 0.78, 1)
+        pose, up = Pose(len(p.progress)), plateau(p.progress, 0, 0.18, 0.82, 1)
         beat = np.sin(p.cycles(hertz))
         pose.add(
             right_abduct=(1.1 + 0.4 * p.variety[0]) * up,
@@ -250,17 +250,17 @@ def _be_pushed(p: Performance) -> Pose:
 _HANDS = ("left_hand_tip", "right_hand_tip")
 _SHAKE = Contact(("right_hand",), ("right_hand",), gap=0.0)
 _SHOVE = Contact(_HANDS, ("upper_spine",), gap=0.08)
-_SLOW, _FAST = 0.75, 1.7  # hertz
+_SLOW, _FAST = 0.75, 1.9  # hertz
 
 CATALOGUE: tuple[Action, ...] = (
     Action("sit down", _sit, 1.7),
     Action("stand up", _sit, 1.7, backwards=True),
     Action("raise arms", _raise_arms, 1.5, free_legs=True),
     Action("lower arms", _raise_arms, 1.5, backwards=True, free_legs=True),
-    Action("wave left hand slowly", _wave_right_hand(_SLOW), mirrored=True, free_legs=True),
-    Action("wave left hand fast", _wave_right_hand(_FAST), mirrored=True, free_legs=True),
-    Action("wave right hand slowly", _wave_right_hand(_SLOW), free_legs=True),
-    Action("wave right hand fast", _wave_right_hand(_FAST), free_legs=True),
+    Action("wave left hand slowly", _wave_right_hand(_SLOW), 2.3, mirrored=True, free_legs=True),
+    Action("wave left hand fast", _wave_right_hand(_FAST), 2.3, mirrored=True, free_legs=True),
+    Action("wave right hand slowly", _wave_right_hand(_SLOW), 2.3, free_legs=True),
+    Action("wave right hand fast", _wave_right_hand(_FAST), 2.3, free_legs=True),
     Action("swing arms slowly", _swing_arms(_SLOW)),
     Action("swing arms fast", _swing_arms(_FAST)),
     Action("circle arms forward", _circle_arms_backward, backwards=True, free_legs=True),

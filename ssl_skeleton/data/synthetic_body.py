@@ -101,8 +101,8 @@ class Body:
 def move(pose: Pose, body: Body) -> Array:
     """The joints of `body` moving as `pose` says, (T, V, 3), metres.
 
-    The foot that bears the weight stands on the floor and does not slide, so that bent knees lower the body and a gait
-    carries it. The root starts at x = z = 0.
+    The foot that bears the weight stands on the floor and does not slide, so that bent knees lower the body
+    and a gait carries it. The root starts at x = z = 0.
     """
     turn = _segments(pose)
     x_tvc = np.zeros((pose.frames, len(LAYOUT.joints), 3))

@@ -61,8 +61,8 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text into plain values; `where` names its origin in errors."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+        return _copy(yaml.load(text, Loader=_StrictLoader))  # noqa: S506 - a SafeLoader
+    except Exception as error:  # PyYAML's constructors raise errors of any kind, as for 2024-13-45
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

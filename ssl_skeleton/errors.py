@@ -7,6 +7,9 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake of the user's: shown as one line (what, where, how to mend), exit code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
+
 
 def nearest(word: object, choices: Iterable[str]) -> str:
     """The hint that closes an error about an unknown name: the nearest right one, or all of them."""

@@ -45,7 +45,8 @@ class PackedClips:
         if frames is None:
             lengths = (span + 1).round().long()
             steps = torch.arange(int(lengths.max()), device=self.device)
-            position_nt = start.round()[:, None] + steps
+            first = start.round().long().minimum(self.lengths[index] - lengths)
+            position_nt = (first[:, None] + steps).to(start.dtype)
         else:
             lengths = torch.full_like(index, frames)
             share = (

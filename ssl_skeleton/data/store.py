@@ -101,22 +101,27 @@ def open_store(path: Path) -> Store:
     for file, (found, wanted) in expected.items():
         if found != wanted:
             raise UserError(f"{path / file}: holds {found}, not {wanted} as meta.json says; prepare again")
-    _check_tracks(path / "tracks.npy", np.asarray(tracks), columns["frames"], meta)
+    _check_tracks(path / "tracks.npy", np.asarray(tracks), columns, meta)
     if columns["label"].min() < -1 or columns["label"].max() >= len(meta.classes):
         raise UserError(f"{path / 'clips.csv'}: a label is not below {len(meta.classes)}; prepare again")
     return Store(path, meta, names, columns, frames, np.asarray(tracks))
 
 
-def _check_tracks(path: Path, tracks: NDArray[np.int64], lengths: NDArray[np.int64], meta: StoreMeta) -> None:
-    """Every track lies inside its clip and inside the frames; clips come in order."""
+def _check_tracks(
+    path: Path, tracks: NDArray[np.int64], columns: dict[str, NDArray[np.int64]], meta: StoreMeta
+) -> None:
+    """Every track lies inside its clip and inside the frames; clips come in order, with all their bodies."""
     clip, row, first, frames = tracks.T
+    lengths, bodies = columns["frames"], columns["bodies"]
     in_range = (tracks >= 0).all() and (clip < len(lengths)).all() and (np.diff(clip) >= 0).all()
     if (
         not in_range
+        or (lengths < 1).any()
         or (frames < 1).any()
-        or (row + frames > meta.rows).any()
-        or (first + frames > lengths[clip]).any()
-        or np.bincount(clip, minlength=1).max() > meta.bodies
+        or (frames > meta.rows - row).any()  # differences cannot overflow here, sums could
+        or (frames > lengths[clip] - first).any()
+        or (np.bincount(clip, minlength=len(lengths)) != bodies).any()
+        or bodies.max() > meta.bodies
     ):
         raise UserError(f"{path}: a track does not fit its clip or the frames; prepare the store again")
 
@@ -137,7 +142,7 @@ def _read_clips(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64
 
 def _load_array(path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
     return array

@@ -77,7 +77,8 @@ def _coordinates(path: Path) -> np.ndarray:
     if not isinstance(tree, dict) or "skeletons" not in tree:
         raise DamagedClip("has no 'skeletons'")
     try:
-        x_tvc = np.asarray(tree["skeletons"], dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+            x_tvc = np.asarray(tree["skeletons"], dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise DamagedClip("'skeletons' is not an array of frames x 20 x 3 numbers") from None
     if not len(np.atleast_1d(x_tvc)):

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -37,6 +38,7 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 when it ends well, 2 for a mistake of the user's, 128 + n after signal n."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
@@ -51,7 +53,15 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+    except OSError as error:  # a full disk, a read-only folder
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end a command through its clean-up, like an exit of its own."""
+    raise SystemExit(128 + number)
 
 
 def add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:

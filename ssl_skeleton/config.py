@@ -131,8 +131,9 @@ def _first_fault(error: ValidationError, tree: Any) -> str:
         choices = re.findall(r"'([^']+)'", str(context["expected"]))
         message = f"'{value}' is not possible; {nearest(value, choices)}"
     elif fault["type"] != "unknown_key" and not isinstance(value, dict | list):
-        message = f"{message[0].lower()}{message[1:]}, not {value!r}"
+        message = f"{message}, not {value!r}"
     message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    message = message[0].lower() + re.sub(r" or instance of \w+", "", message[1:])
     return f"{path}: {message}" if path else message
 
 

@@ -1,6 +1,7 @@
 """The machine at hand: which device to use, and what a run was made with."""
 
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -34,7 +35,7 @@ def describe_environment(device: torch.device) -> dict[str, str | int | None]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "revision": _revision(),
-        "command": " ".join(["python", "-m", Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
     }
 
 

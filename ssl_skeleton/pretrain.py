@@ -35,7 +35,7 @@ class EpochPrinter:
     def __call__(self, stage: StageConfig, epoch: int, values: dict[str, float]) -> None:
         """Print the epoch's mean values."""
         epochs = stage.training.epochs
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "seconds")
         line = f"{stage.name} {epoch:>{len(str(epochs))}}/{epochs}  {shown}"
         overwritten = sys.stdout.isatty() and epoch < epochs
         print(f"\r\033[K{line}" if sys.stdout.isatty() else line, end="" if overwritten else "\n", flush=True)

@@ -41,12 +41,11 @@ class PackedClips:
         with zeros to the longest.
         """
         index = index.to(self.device)
-        start, span = _window_in_frames(self.lengths[index], window)
+        start, span = _window_in_frames(self.lengths[index], window, whole=frames is None)
         if frames is None:
-            lengths = (span + 1).round().long()
+            lengths = span.long() + 1
             steps = torch.arange(int(lengths.max()), device=self.device)
-            first = start.round().long().minimum(self.lengths[index] - lengths)
-            position_nt = (first[:, None] + steps).to(start.dtype)
+            position_nt = start.round()[:, None] + steps
         else:
             lengths = torch.full_like(index, frames)
             share = (
@@ -77,13 +76,15 @@ class PackedClips:
         return x_ntmvc * seen_ntm[..., None, None]
 
 
-def _window_in_frames(lengths: Tensor, window: Tensor | None) -> tuple[Tensor, Tensor]:
-    """First frame and last-minus-first frame of each window, float (N,)."""
+def _window_in_frames(lengths: Tensor, window: Tensor | None, *, whole: bool) -> tuple[Tensor, Tensor]:
+    """First frame and last-minus-first frame of each window, float (N,); `whole` rounds the latter."""
     longest = (lengths - 1).to(torch.float32)
     if window is None:
         return torch.zeros_like(longest), longest
     start, share = window.to(longest.device).unbind(dim=1)
     span = (share * lengths - 1).clamp(min=0).minimum(longest)
+    if whole:
+        span = span.round()
     return start * (longest - span), span
 
 

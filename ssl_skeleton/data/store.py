@@ -135,7 +135,7 @@ def _read_clips(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64
         names = tuple(row[0] for row in rows[1:])
         values = np.array([list(map(int, row[1:])) for row in rows[1:]], dtype=np.int64)
         values = values.reshape(len(names), len(COLUMNS) - 1)
-    except (OSError, ValueError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, IndexError, OverflowError, csv.Error) as error:
         raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
     return names, dict(zip(COLUMNS[1:], values.T, strict=True))
 
@@ -143,7 +143,7 @@ def _read_clips(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64
 def _load_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header makes numpy raise errors of any kind
         raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
     return array
 

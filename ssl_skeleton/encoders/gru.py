@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ssl_skeleton.data.clips import frame_mask
@@ -58,4 +59,11 @@ class GRU(Encoder):
     @staticmethod
     def _normalised(norm: nn.BatchNorm1d, x_nti: Tensor, valid_nt: Tensor) -> Tensor:
         """BatchNorm over the valid frames alone, so that padding does not shift the statistics."""
-        return torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], norm(x_nti[valid_nt]))
+        frames_ki = x_nti[valid_nt]
+        if norm.training and len(frames_ki) == 1:  # which has no variance: the running statistics stand in
+            normal_ki = functional.batch_norm(
+                frames_ki, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        else:
+            normal_ki = norm(frames_ki)
+        return torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], normal_ki)

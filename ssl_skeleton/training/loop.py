@@ -97,28 +97,32 @@ def train(
         state = (task.pretext.state_dict(), optimiser.state_dict())
         save_checkpoint(path, Checkpoint(task.name, at.epoch, at.step, *state, at.totals))
 
+    def stop_if_asked() -> None:
+        if asked:
+            save(path)
+            raise Stopped(asked[0], at.place(task))
+
     with RunLog(folder, task.name, at.epoch) as log, _signals() as asked:
         while at.epoch < config.epochs:
             began, skipped = time.perf_counter(), at.step
             for index in _batches(task, config, at.epoch)[skipped:]:
+                stop_if_asked()
                 try:
                     _train_step(task, config, optimiser, at, index)
                 except FloatingPointError as error:
                     kept = path.with_suffix(".not-finite.pt")
                     save(kept)
                     raise UserError(f"{at.place(task)}: {error}; the state is in {kept}") from None
-                if asked:
-                    save(path)
-                    raise Stopped(asked[0], at.place(task))
             values = {name: total / len(task.index) for name, total in at.totals.items()}
             values["lr"] = optimiser.param_groups[0]["lr"]
-            clips = len(task.index) - skipped * config.batch
-            values["clips_per_second"] = clips / (time.perf_counter() - began)
+            values["seconds"] = time.perf_counter() - began
+            values["clips_per_second"] = (len(task.index) - skipped * config.batch) / values["seconds"]
             at = _Position(at.epoch + 1)
             log.epoch(at.epoch, values)
             if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs:
                 save(path)
             watch(at.epoch, values)
+        stop_if_asked()
 
 
 def checkpoint_path(folder: Path, stage: str) -> Path:

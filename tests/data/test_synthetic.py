@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ssl_skeleton.data.synthetic import ACTIONS, synthesise, synthesise_motion
-from ssl_skeleton.data.synthetic_actions import CATALOGUE, Action, Performance
-from ssl_skeleton.data.synthetic_body import LAYOUT, Array, Body, move
-from ssl_skeleton.data.synthetic_sensor import view
+from ssl_skeleton.data.synthetic.actions import CATALOGUE, Action, Performance
+from ssl_skeleton.data.synthetic.body import LAYOUT, Array, Body, move
+from ssl_skeleton.data.synthetic.sensor import view
 from ssl_skeleton.errors import UserError
 
 PAIRS = {"shake hands", "push"}

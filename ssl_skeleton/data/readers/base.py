@@ -71,7 +71,9 @@ def find_files(source: Path, pattern: str, what: str) -> list[Path]:
         raise UserError(f"{source}: no such folder; --source names the folder with {what}")
     if not source.is_dir():
         raise UserError(f"{source}: not a folder; --source names the folder with {what}")
-    found = sorted((path for path in source.rglob(pattern) if path.is_file()), key=lambda path: (path.name, path))
+    found = sorted(
+        (path for path in source.rglob(pattern) if path.is_file()), key=lambda path: (path.name, path)
+    )
     if not found:
         raise UserError(f"{source}: holds no {pattern}; --source names the folder with {what}")
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.synthetic_body import LAYOUT, Array
+from ssl_skeleton.data.synthetic.body import LAYOUT, Array
 
 YAWS = {1: 0.0, 2: -45.0, 3: 45.0}  # degrees around the stage; camera 1 in the middle, as in NTU
 _TILTS = {1: 0.0, 2: 2.0, 3: -1.5}  # degrees, added to the setup's

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_skeleton.data.synthetic_actions import CATALOGUE, Action, Contact, Performance, gait, plateau, ramp
-from ssl_skeleton.data.synthetic_body import LAYOUT, Array, Body, Pose, move
-from ssl_skeleton.data.synthetic_sensor import YAWS, sense, skeleton_text, view
+from ssl_skeleton.data.synthetic.actions import CATALOGUE, Action, Contact, Performance, gait, plateau, ramp
+from ssl_skeleton.data.synthetic.body import LAYOUT, Array, Body, Pose, move
+from ssl_skeleton.data.synthetic.sensor import YAWS, sense, skeleton_text, view
 from ssl_skeleton.errors import UserError, nearest
 from ssl_skeleton.files import new_folder
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_skeleton.data.synthetic_body import Array, Pose
+from ssl_skeleton.data.synthetic.body import Array, Pose
 
 
 @dataclass(frozen=True)

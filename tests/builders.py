@@ -1,0 +1,152 @@
+"""Poses, recordings, stores and damage, for all tests."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.readers.base import Recording, Track
+from ssl_skeleton.data.store import Store, new_store, open_store
+from ssl_skeleton.data.views.augment import rotation_matrix
+from ssl_skeleton.skeleton.layout import Layout, load_layout
+
+LAYOUT = load_layout("kinect_v1_20")
+CLASSES = ("wave", "kick", "sit")
+seeds = st.integers(0, 2**31 - 1)
+
+
+@st.composite
+def tracks(draw: st.DrawFn, frames: int) -> Track:
+    """One body in a clip of so many frames: comes late, leaves early, is not seen in between."""
+    first = draw(st.integers(0, frames - 1))
+    seen = draw(st.lists(st.booleans(), min_size=1, max_size=frames - first))
+    rng = np.random.default_rng(draw(seeds))
+    x_tvc = rng.normal(size=(len(seen), len(LAYOUT.joints), 3)).astype(np.float32)
+    x_tvc[~np.array(seen)] = 0
+    return Track(first, x_tvc)
+
+
+@st.composite
+def recordings(draw: st.DrawFn, most_clips: int = 4) -> list[Recording]:
+    """A few clips of up to eight frames and three bodies, with any names and facts."""
+    text = st.text(st.characters(exclude_categories=["C"]), max_size=8) | st.sampled_from(
+        ['a,"b"', "é\u20ac"]
+    )
+    names = draw(st.lists(text, min_size=1, max_size=most_clips, unique=True))
+    facts = st.fixed_dictionaries(
+        {"label": st.integers(-1, len(CLASSES) - 1)}
+        | {fact: st.integers(-1, 999) for fact in ("subject", "camera", "setup", "repetition")}
+    )
+    clips = []
+    for name in names:
+        frames = draw(st.integers(1, 8))
+        bodies = draw(st.lists(tracks(frames), min_size=1, max_size=3))
+        clips.append(Recording(name, frames, bodies, **draw(facts)))
+    return clips
+
+
+def write_store(out: Path, clips: Sequence[Recording], bodies: int = 3, *, overwrite: bool = False) -> None:
+    """Write the clips as a store at `out`."""
+    with new_store(out, LAYOUT, bodies=bodies, overwrite=overwrite) as writer:
+        for clip in clips:
+            writer.add(clip)
+        writer.finish("made_up", 30.0, CLASSES, "nowhere")
+
+
+@contextmanager
+def stored(clips: Sequence[Recording], bodies: int = 3) -> Iterator[Store]:
+    """The clips as an open store that vanishes with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder) / "store", clips, bodies)
+        yield open_store(Path(folder) / "store")
+
+
+def standing(layout: Layout, people: int, seed: int) -> Tensor:
+    """Poses (N, 3, V) that look along -z, upright, the root at the origin; other joints lie anywhere."""
+    pose_ncv = 0.3 * torch.randn(people, 3, len(layout.joints), generator=torch.Generator().manual_seed(seed))
+    facing = layout.facing
+    places = {
+        facing.left_hip: (-0.15, 0.0, 0.0),
+        facing.right_hip: (0.15, 0.0, 0.0),
+        facing.left_shoulder: (-0.2, 0.5, 0.0),
+        facing.right_shoulder: (0.2, 0.5, 0.0),
+        facing.upper_spine: (0.0, 0.5, 0.0),
+        facing.lower_spine: (0.0, 0.0, 0.0),
+        layout.root: (0.0, 0.0, 0.0),
+    }
+    for joint, place in places.items():
+        pose_ncv[:, :, layout.index(joint)] = torch.tensor(place)
+    return pose_ncv
+
+
+def moving(layout: Layout = LAYOUT, clips: int = 3, frames: int = 6, bodies: int = 2, seed: int = 0) -> Clips:
+    """Clips of bodies that begin as `standing` somewhere, turned about any axis, and then move.
+
+    The first body of every clip is seen in the first frame; others come and go. Lengths are 2 to `frames`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pose_ncv = standing(layout, clips * bodies, seed)
+    turned = rotation_matrix(6 * torch.rand(len(pose_ncv), 3, generator=generator)) @ pose_ncv
+    place = 2 * torch.rand(len(pose_ncv), 3, 1, generator=generator) + 1
+    start = (turned + place).reshape(clips, bodies, 3, -1).permute(0, 2, 3, 1)
+    step = 0.05 * torch.randn(clips, 3, frames, len(layout.joints), bodies, generator=generator)
+    step[:, :, 0] = 0
+    x_nctvm = start[:, :, None] + step.cumsum(2)
+    lengths = torch.randint(2, frames + 1, (clips,), generator=generator)
+    seen_ntm = torch.rand(clips, frames, bodies, generator=generator) < 0.7
+    seen_ntm[:, 0, 0] = True
+    seen_ntm &= frame_mask(lengths, frames)[:, :, None]
+    x_nctvm = x_nctvm * seen_ntm[:, None, :, None, :]
+    return Clips(x_nctvm, lengths, torch.arange(clips), torch.zeros(clips, dtype=torch.int64))
+
+
+_PIECES = (
+    b"nan",
+    b"-inf",
+    b"1e999",
+    b"99999999999",
+    b"-1",
+    b"\xff\xfe",
+    b"\0",
+    b"\n",
+    b"]",
+    b'"',
+    b"{}",
+    b"",
+)
+
+
+@st.composite
+def damages(draw: st.DrawFn, data: bytes) -> bytes:
+    """`data` after one to three mishaps: cut, a flipped byte, swapped lines, a foreign piece."""
+    hurt = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(hurt)))
+        kind = draw(st.sampled_from(("cut", "tail", "flip", "swap", "piece")))
+        if kind == "flip" and place < len(hurt):
+            hurt[place] ^= draw(st.integers(1, 255))
+        elif kind == "tail":
+            del hurt[place:]
+        elif kind == "swap":
+            lines = hurt.split(b"\n")
+            one, two = draw(st.tuples(*[st.integers(0, len(lines) - 1)] * 2))
+            lines[one], lines[two] = lines[two], lines[one]
+            hurt = bytearray(b"\n").join(lines)
+        else:
+            piece = b"" if kind == "cut" else draw(st.sampled_from(_PIECES))
+            hurt[place : place + draw(st.integers(1, 30))] = piece
+    return bytes(hurt)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, which must be a single line that says something."""
+    message = str(error)
+    assert message.strip()
+    assert len(message.splitlines()) == 1
+    return message

@@ -1,0 +1,152 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import recordings, stored
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_skeleton.data.clips import body_mask, frame_mask
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.readers.base import Recording, Track
+
+shares = st.floats(0, 1, width=32)
+windows = st.none() | st.lists(st.tuples(shares, shares), min_size=5, max_size=5)
+
+
+def drawn_window(length: int, window: tuple[float, float] | None) -> tuple[float, float]:
+    """First frame and last-minus-first frame of the part to take."""
+    start, share = window or (0.0, 1.0)
+    span = min(max(share * length - 1, 0), length - 1)
+    return start * (length - 1 - span), span
+
+
+def near_half(value: float) -> bool:
+    """Where rounding in float32 decides which of two frames is the nearer."""
+    return abs(value - math.floor(value) - 0.5) < 1e-4
+
+
+def plain_frame(track: Track, position: float) -> np.ndarray:
+    """One body at a fractional frame, in float64: a straight line between the frames that show it."""
+    last = len(track.x_tvc) - 1
+    local = position - track.first_frame
+    if not -0.5 < local < last + 0.5:
+        return np.zeros(track.x_tvc.shape[1:])
+    local = min(max(local, 0.0), float(last))
+    before, share = math.floor(local), local - math.floor(local)
+    x_tvc = track.x_tvc.astype(np.float64)
+    one, two = x_tvc[before], x_tvc[min(before + 1, last)]
+    nearer = one if share <= 0.5 else two
+    if not nearer.any():
+        return np.zeros_like(one)
+    if not one.any() or not two.any():
+        return one + two  # the one of them that is seen
+    return (1 - share) * one + share * two
+
+
+def check_clip(x_ctvm: np.ndarray, clip: Recording, positions: list[float]) -> None:
+    for t, position in enumerate(positions):
+        for m in range(x_ctvm.shape[3]):
+            if m >= len(clip.tracks):
+                assert not x_ctvm[:, t, :, m].any()
+            elif not near_half(position):
+                wanted = plain_frame(clip.tracks[m], position)
+                np.testing.assert_allclose(x_ctvm[:, t, :, m].T, wanted, atol=1e-4)
+
+
+@given(recordings(most_clips=3), st.integers(1, 3), st.integers(1, 12), windows)
+@settings(max_examples=60, deadline=None)
+def test_resampling_agrees_with_a_plain_reference(clips, bodies, frames, window):
+    window = window and window[: len(clips)]
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies)
+    index = torch.arange(len(clips)).flip(0)
+    batch = packed.gather(index, frames, torch.tensor(window) if window else None)
+    assert batch.x.dtype == torch.float32
+    assert batch.lengths.tolist() == [frames] * len(clips)
+    assert batch.index.tolist() == index.tolist()
+    assert batch.label.tolist() == [clip.label for clip in reversed(clips)]
+    for n, clip in enumerate(reversed(clips)):
+        start, span = drawn_window(clip.frames, window[n] if window else None)
+        steps = [t / (frames - 1) for t in range(frames)] if frames > 1 else [0.5]
+        check_clip(batch.x[n].numpy(), clip, [start + span * step for step in steps])
+
+
+@given(recordings(most_clips=3), st.integers(1, 3), windows)
+@settings(max_examples=60, deadline=None)
+def test_the_own_rate_gives_stored_frames(clips, bodies, window):
+    """Whole clips are the stored frames to the bit; a window is a run of them inside the clip."""
+    window = window and window[: len(clips)]
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies)
+    batch = packed.gather(torch.arange(len(clips)), None, torch.tensor(window) if window else None)
+    assert batch.x.shape[2] == batch.lengths.max()
+    assert not batch.x.permute(0, 2, 1, 3, 4)[~frame_mask(batch.lengths, batch.x.shape[2])].any()
+    for n, clip in enumerate(clips):
+        length = int(batch.lengths[n])
+        start, span = drawn_window(clip.frames, window[n] if window else None)
+        assert abs(length - (span + 1)) <= 0.5 + 1e-4
+        whole_ctvm = dense(clip, bodies)
+        runs = [whole_ctvm[:, first : first + length] for first in range(clip.frames - length + 1)]
+        fitting = [
+            first for first, run in enumerate(runs) if np.array_equal(run, batch.x[n, :, :length].numpy())
+        ]
+        assert any(abs(first - start) <= 1 for first in fitting)
+        assert window or (length, fitting) == (clip.frames, [0])
+
+
+def dense(clip: Recording, bodies: int) -> np.ndarray:
+    """All frames of a clip (C, T, V, M)."""
+    x_ctvm = np.zeros((3, clip.frames, clip.tracks[0].x_tvc.shape[1], bodies), np.float32)
+    for m, track in enumerate(clip.tracks[:bodies]):
+        frames = slice(track.first_frame, track.first_frame + len(track.x_tvc))
+        x_ctvm[:, frames, :, m] = track.x_tvc.transpose(2, 0, 1)
+    return x_ctvm
+
+
+@given(recordings(most_clips=1), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_resampling_to_the_same_length_gives_the_stored_frames(clips, bodies):
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies)
+    batch = packed.gather(torch.tensor([0]), clips[0].frames)
+    wanted = dense(clips[0], bodies)
+    np.testing.assert_allclose(batch.x[0].numpy(), wanted, atol=1e-5)
+    seen = (wanted != 0).any(axis=(0, 2), keepdims=True)
+    np.testing.assert_array_equal(body_mask(batch.x)[0].numpy(), seen)
+
+
+@given(recordings(most_clips=4), st.none() | st.integers(1, 9), windows)
+@settings(max_examples=40, deadline=None)
+def test_a_clip_does_not_depend_on_the_others(clips, frames, window):
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies=2)
+    window = torch.tensor(window[: len(clips)]) if window else None
+    together = packed.gather(torch.arange(len(clips)), frames, window)
+    for n in range(len(clips)):
+        alone = packed.gather(torch.tensor([n]), frames, None if window is None else window[n : n + 1])
+        length = int(alone.lengths[0])
+        assert length == together.lengths[n]
+        assert torch.equal(alone.x[0], together.x[n, :, :length])
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 8])
+def test_the_last_window_ends_with_the_clip(length):
+    x_tvc = np.arange(1, length + 1, dtype=np.float32)[:, None, None] * np.ones((20, 3), np.float32)
+    with stored([Recording("a", length, [Track(0, x_tvc)])]) as store:
+        packed = PackedClips(store, bodies=1)
+    for share in (0.1, 0.5, 0.7, 0.9, 1.0):
+        window = torch.tensor([[1.0, share]])
+        own = packed.gather(torch.tensor([0]), None, window)
+        resampled = packed.gather(torch.tensor([0]), 3, window)
+        assert own.x[0, 0, :, 0, 0].tolist()[-1] == length
+        assert resampled.x[0, 0, -1, 0, 0].item() == pytest.approx(length, abs=1e-5)
+
+
+def test_a_clip_may_be_drawn_many_times_in_any_order():
+    clips = [Recording(str(n), 3, [Track(0, np.full((3, 20, 3), n + 1.0, np.float32))]) for n in range(3)]
+    with stored(clips) as store:
+        batch = PackedClips(store, bodies=1).gather(torch.tensor([2, 0, 2]), 4)
+    assert batch.x.amax((1, 2, 3, 4)).tolist() == [3, 1, 3]
+    assert len(batch) == 3

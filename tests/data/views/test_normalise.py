@@ -1,0 +1,193 @@
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from builders import moving, seeds, standing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ssl_skeleton.config import Config
+from ssl_skeleton.data.clips import Clips, body_mask
+from ssl_skeleton.data.views.augment import rotation_matrix
+from ssl_skeleton.data.views.normalise import NormaliseConfig, facing_rotation, normalise
+from ssl_skeleton.skeleton.layout import layout_names, load_layout
+
+layouts = st.sampled_from(layout_names()).map(load_layout)
+CENTERS = ("none", "first_frame", "each_frame")
+FACINGS = ("none", "yaw", "body")
+SCALES = ("none", "torso", "minmax")
+angles = st.floats(-3, 3)
+
+
+def prepared(clips: Clips, layout, **names: str) -> Tensor:
+    every = {"center": "none", "facing": "none", "scale": "none"}
+    return normalise(clips, layout, NormaliseConfig(**{**every, **names})).x
+
+
+def choices(center=CENTERS, facing=FACINGS, scale=SCALES) -> st.SearchStrategy[dict[str, str]]:
+    """Any of these ways to normalise."""
+    every = {"center": center, "facing": facing, "scale": scale}
+    return st.fixed_dictionaries({key: st.sampled_from(names) for key, names in every.items()})
+
+
+def placed(
+    clips: Clips, angle: tuple[float, ...] = (0, 0, 0), shift: Any = 0.0, factor: float = 1.0
+) -> Clips:
+    """The same motion, seen from elsewhere, of a larger body."""
+    rotation = rotation_matrix(torch.tensor([angle], dtype=torch.float32))[0]
+    x_nctvm = torch.einsum("cd,ndtvm->nctvm", rotation, clips.x) * factor
+    x_nctvm = x_nctvm + torch.as_tensor(shift, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    return clips.with_x(torch.where(body_mask(clips.x), x_nctvm, 0.0))
+
+
+def close(one: Tensor, two: Tensor) -> bool:
+    return torch.allclose(one, two, atol=2e-3)
+
+
+@given(seeds, layouts, choices(center=CENTERS[1:]), st.tuples(*[st.floats(-5, 5)] * 3))
+@settings(max_examples=50, deadline=None)
+def test_centred_clips_do_not_tell_where_they_are(seed, layout, names, shift):
+    clips = moving(layout, seed=seed)
+    assert close(prepared(clips, layout, **names), prepared(placed(clips, shift=shift), layout, **names))
+
+
+@given(seeds, layouts, choices(facing=FACINGS[1:]), angles)
+@settings(max_examples=50, deadline=None)
+def test_facing_clips_do_not_tell_their_yaw(seed, layout, names, yaw):
+    clips = moving(layout, seed=seed)
+    turned = placed(clips, angle=(0, yaw, 0))
+    assert close(prepared(clips, layout, **names), prepared(turned, layout, **names))
+
+
+@given(seeds, layouts, choices(facing=("body",)), st.tuples(angles, angles, angles))
+@settings(max_examples=50, deadline=None)
+def test_upright_clips_do_not_tell_any_rotation(seed, layout, names, angle):
+    clips = moving(layout, seed=seed)
+    turned = placed(clips, angle=angle)
+    assert close(prepared(clips, layout, **names), prepared(turned, layout, **names))
+
+
+@given(seeds, layouts, choices(scale=SCALES[1:]), st.floats(0.3, 3))
+@settings(max_examples=50, deadline=None)
+def test_scaled_clips_do_not_tell_their_size(seed, layout, names, factor):
+    clips = moving(layout, seed=seed)
+    larger = placed(clips, factor=factor)
+    assert close(prepared(clips, layout, **names), prepared(larger, layout, **names))
+
+
+@given(seeds, layouts, choices())
+@settings(max_examples=50, deadline=None)
+def test_whoever_is_absent_stays_absent(seed, layout, names):
+    clips = moving(layout, seed=seed)
+    x_nctvm = prepared(clips, layout, **names)
+    assert torch.equal(body_mask(x_nctvm), body_mask(clips.x))
+    assert torch.isfinite(x_nctvm).all()
+
+
+@given(seeds, layouts)
+@settings(max_examples=30, deadline=None)
+def test_the_first_pose_stands_as_it_was_before_it_was_turned(seed, layout):
+    clips = moving(layout, bodies=2, seed=seed)
+    x_nctvm = prepared(clips, layout, center="first_frame", facing="body")
+    assert close(x_nctvm[:, :, 0, :, 0], standing(layout, 2 * len(clips), seed)[::2])
+    hips = [layout.index(joint) for joint in (layout.facing.left_hip, layout.facing.right_hip)]
+    assert (x_nctvm[:, 0, 0, hips[0], 0] < x_nctvm[:, 0, 0, hips[1], 0]).all()
+
+
+@given(seeds, layouts)
+@settings(max_examples=30, deadline=None)
+def test_yaw_turns_about_the_vertical_alone(seed, layout):
+    clips = moving(layout, seed=seed)
+    x_nctvm = prepared(clips, layout, facing="yaw")
+    assert close(x_nctvm[:, 1], clips.x[:, 1])
+    facing, pose = layout.facing, x_nctvm[:, :, 0, :, 0]
+    right = sum(
+        pose[:, :, layout.index(r)] - pose[:, :, layout.index(left)]
+        for left, r in ((facing.left_hip, facing.right_hip), (facing.left_shoulder, facing.right_shoulder))
+    )
+    assert (right[:, 0] > 0).all()
+    assert close(right[:, 2], torch.zeros(len(clips)))
+
+
+@given(seeds, layouts, st.sampled_from(FACINGS))
+@settings(max_examples=30, deadline=None)
+def test_each_frame_has_the_leading_root_at_the_origin(seed, layout, facing):
+    clips = moving(layout, seed=seed)
+    root = prepared(clips, layout, center="each_frame", facing=facing)[:, :, :, layout.index(layout.root)]
+    for n, t in body_mask(clips.x)[:, 0, :, 0].any(dim=2).nonzero().tolist():
+        leader = int(body_mask(clips.x)[n, 0, t, 0].nonzero()[0])
+        assert close(root[n, :, t, leader], torch.zeros(3))
+
+
+@given(seeds, layouts)
+@settings(max_examples=30, deadline=None)
+def test_minmax_fills_the_range(seed, layout):
+    clips = moving(layout, seed=seed)
+    x_nctvm = prepared(clips, layout, scale="minmax")
+    over = (2, 3, 4)
+    assert close(x_nctvm.amin(over), -torch.ones(len(clips), 3))
+    assert close(x_nctvm.amax(over), torch.ones(len(clips), 3))
+
+
+def test_torso_makes_the_spine_of_unit_length():
+    layout = load_layout("kinect_v2_25")
+    x_nctvm = prepared(moving(layout), layout, scale="torso")
+    upper, lower = (layout.index(j) for j in (layout.facing.upper_spine, layout.facing.lower_spine))
+    assert close((x_nctvm[:, :, 0, upper, 0] - x_nctvm[:, :, 0, lower, 0]).norm(dim=1), torch.ones(3))
+
+
+def test_by_default_only_place_and_facing_are_taken_out():
+    assert NormaliseConfig().to_tree() == {"center": "first_frame", "facing": "body", "scale": "none"}
+    assert isinstance(NormaliseConfig(), Config)
+    layout, clips = load_layout("kinect_v1_20"), moving()
+    assert torch.equal(prepared(clips, layout), clips.x)
+
+
+@given(seeds, layouts, st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_facing_is_a_rotation(seed, layout, upright):
+    pose_ncv = torch.randn(8, 3, len(layout.joints), generator=torch.Generator().manual_seed(seed))
+    rotation_ncd = facing_rotation(pose_ncv, layout, upright=upright)
+    assert close(rotation_ncd @ rotation_ncd.mT, torch.eye(3).expand(8, 3, 3))
+    assert close(torch.linalg.det(rotation_ncd), torch.ones(8))
+
+
+def degenerate(kind: str, layout) -> Tensor:
+    pose_ncv = standing(layout, 1, 0)
+    facing = layout.facing
+    upper, lower = layout.index(facing.upper_spine), layout.index(facing.lower_spine)
+    if kind == "nobody":
+        pose_ncv = torch.zeros_like(pose_ncv)
+    elif kind == "one point":
+        pose_ncv = torch.ones_like(pose_ncv)
+    elif kind == "no spine":
+        pose_ncv[:, :, upper] = pose_ncv[:, :, lower]
+    else:  # hips and shoulders lie along the spine
+        for joint in (facing.left_hip, facing.right_hip, facing.left_shoulder, facing.right_shoulder):
+            side = 1.0 if "right" in joint else -1.0
+            pose_ncv[:, :, layout.index(joint)] = side * torch.tensor([0.0, 0.3, 0.0])
+    return pose_ncv
+
+
+@pytest.mark.parametrize("layout", [load_layout(name) for name in layout_names()], ids=layout_names())
+@pytest.mark.parametrize("kind", ["nobody", "one point", "no spine", "hips along the spine"])
+def test_a_pose_that_faces_nowhere_is_left_alone(kind, layout):
+    pose_ncv = degenerate(kind, layout)
+    assert torch.equal(facing_rotation(pose_ncv, layout, upright=True), torch.eye(3)[None])
+    x_nctvm = pose_ncv[:, :, None, :, None].expand(-1, -1, 4, -1, 2).clone()
+    clips = Clips(x_nctvm, torch.tensor([3]), torch.tensor([0]), torch.tensor([0]))
+    for center, facing, scale in itertools.product(CENTERS, FACINGS, SCALES):
+        found = prepared(clips, layout, center=center, facing=facing, scale=scale)
+        assert torch.isfinite(found).all()
+
+
+def test_a_second_body_alone_is_no_trouble():
+    layout, clips = load_layout("kinect_v1_20"), moving(seed=3)
+    clips.x[..., 0] = 0
+    for scale in SCALES:
+        found = prepared(clips, layout, center="each_frame", facing="body", scale=scale)
+        assert torch.isfinite(found).all()
+        assert not found[..., 0].any()
+        assert found[..., 1].any()

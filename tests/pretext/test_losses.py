@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from ssl_skeleton.pretext.losses import distillation, info_nce, reconstruction
+
+seeds = st.integers(0, 999)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def units(*shape, seed=0):
+    return functional.normalize(normal(*shape, seed=seed), dim=1)
+
+
+def reconstruction_by_loops(estimate, target, lengths) -> float:
+    error = 0.0
+    for clip, length in enumerate(lengths):
+        for frame in range(length):
+            for one, other in zip(estimate[clip][frame], target[clip][frame], strict=True):
+                error += (one - other) ** 2
+    return error / sum(lengths)
+
+
+def dot(one, other) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def info_nce_by_loops(queries, keys, negatives, temperature) -> tuple[float, float]:
+    losses, nearest = [], []
+    for query, key in zip(queries, keys, strict=True):
+        own = dot(query, key)
+        others = [dot(query, negative) for negative in negatives]
+        total = sum(math.exp(value / temperature) for value in [own, *others])
+        losses.append(-math.log(math.exp(own / temperature) / total))
+        nearest.append(all(own > other for other in others))
+    return sum(losses) / len(losses), sum(nearest) / len(nearest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=seeds)
+def test_reconstruction(lengths, seed):
+    estimate, target = normal(2, len(lengths), 5, 3, seed=seed)
+    expected = reconstruction_by_loops(estimate.tolist(), target.tolist(), lengths)
+    found = reconstruction(estimate, target, torch.tensor(lengths))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    clips=st.integers(1, 4),
+    negatives=st.integers(1, 5),
+    temperature=st.floats(0.05, 2),
+    seed=seeds,
+)
+def test_info_nce(clips, negatives, temperature, seed):
+    query, key, queue = (
+        units(rows, 4, seed=3 * seed + part) for part, rows in enumerate((clips, clips, negatives))
+    )
+    loss, accuracy = info_nce(query, key, queue, temperature)
+    expected = info_nce_by_loops(query.tolist(), key.tolist(), queue.tolist(), temperature)
+    assert loss.item() == pytest.approx(expected[0], rel=1e-7, abs=1e-12)
+    assert accuracy.item() == pytest.approx(expected[1])
+
+
+def test_info_nce_at_its_ends():
+    query = units(3, 4)
+    assert info_nce(query, query, -query[:1].expand(2, 4), 1e-3)[1] == 1
+    none_right = info_nce(query, -query, query, 0.1)
+    assert none_right[1] == 0
+    assert none_right[0] > 10
+    even = info_nce(query, query, query[:1].expand(7, 4), 1e6)[0]  # the temperature drowns every difference
+    assert even.item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(clips=st.integers(1, 4), seed=seeds)
+def test_distillation(clips, seed):
+    student, teacher = normal(2, clips, 3, seed=seed)
+    distances = [
+        sum((a - b) ** 2 for a, b in zip(*pair, strict=True))
+        for pair in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    assert distillation(student, teacher).item() == pytest.approx(sum(distances) / clips, rel=1e-9)
+
+
+def test_gradients():
+    lengths = torch.tensor([2, 4])
+    estimate = normal(2, 4, 3, seed=1).requires_grad_()
+    target = normal(2, 4, 3, seed=2)
+    assert torch.autograd.gradcheck(lambda x: reconstruction(x, target, lengths), estimate)
+    query = units(2, 4, seed=3).requires_grad_()
+    key, queue = units(2, 4, seed=4), units(3, 4, seed=5)
+    assert torch.autograd.gradcheck(lambda x: info_nce(x, key, queue, 0.1)[0], query)
+    student = normal(2, 3, seed=6).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: distillation(x, normal(2, 3, seed=7)), student)

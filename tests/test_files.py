@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import pytest
+from builders import one_line
+
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.files import new_folder, read_json, write_atomically, write_json, write_text
+
+
+class Interrupted(BaseException):
+    """Stands for Ctrl-C, which no `except Exception` sees."""
+
+
+@pytest.mark.parametrize("reason", [OSError, ValueError, Interrupted])
+def test_a_failing_writer_leaves_the_old_file(tmp_path, reason):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"half")
+        file.flush()
+        raise reason
+
+    with pytest.raises(reason):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def write(file):
+        file.write(b"new")
+        assert path.read_text() == "old"
+
+    write_atomically(path, write)
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_lies_in_a_new_folder_and_others_may_read_it(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    path = tmp_path / "a" / "b" / "file"
+    write_text(path, "Größe")
+    assert path.read_bytes() == "Größe".encode()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_json_is_read_as_written_and_never_holds_nan(tmp_path):
+    path = tmp_path / "tree.json"
+    tree = {"a": [1, 2.5, None, True], "ü": {"b": "c"}}
+    write_json(path, tree)
+    assert read_json(path) == tree
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == tree
+
+
+@pytest.mark.parametrize("data", [None, b"", b"{", b"\xff", b"[" * 100_000, b"{'a': 1}", b"9" * 10_000])
+def test_a_damaged_json_file_is_the_users_to_mend(tmp_path, data):
+    path = tmp_path / "tree.json"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        read_json(path)
+    assert one_line(caught.value).startswith(f"{path}: ")
+
+
+def test_a_folder_is_no_json_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_a_new_folder_appears_when_the_block_ends_well(tmp_path):
+    out = tmp_path / "a" / "out"
+    with new_folder(out) as folder:
+        (folder / "file").write_text("new")
+        assert not out.exists()
+    assert (out / "file").read_text() == "new"
+    assert list(out.parent.iterdir()) == [out]
+
+
+def fail_to_fill(out: Path, reason: type[BaseException]) -> None:
+    with new_folder(out, overwrite=True) as folder:
+        (folder / "file").write_text("half")
+        raise reason
+
+
+@pytest.mark.parametrize("reason", [ValueError, Interrupted])
+@pytest.mark.parametrize("older", [True, False])
+def test_nothing_is_left_of_a_failed_folder(tmp_path, reason, older):
+    out = tmp_path / "out"
+    if older:
+        out.mkdir()
+        (out / "file").write_text("old")
+    with pytest.raises(reason):
+        fail_to_fill(out, reason)
+    assert list(tmp_path.rglob("*")) == ([out, out / "file"] if older else [])
+    assert not older or (out / "file").read_text() == "old"
+
+
+def test_an_existing_folder_is_refused_unless_it_may_be_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    with pytest.raises(UserError, match="--overwrite"), new_folder(out):
+        raise AssertionError("the block was entered")
+    with new_folder(out, overwrite=True) as folder:
+        (folder / "new").write_text("new")
+        assert (out / "old").exists()
+    assert list(tmp_path.rglob("*")) == [out, out / "new"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "out"
+    with pytest.raises(UserError) as caught, new_folder(out):
+        raise AssertionError("the block was entered")
+    assert one_line(caught.value).startswith(f"{out}: cannot be written")

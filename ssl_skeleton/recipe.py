@@ -88,9 +88,9 @@ class Recipe(Config):
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML and apply `key.path=value` overrides.
 
-    A file that is not there is looked for, by its name, among the configs that come with the package.
+    `NAME.yaml` or `configs/NAME.yaml` that is not there is taken from the configs that come with the package.
     """
-    found = path if path.exists() else _shipped(path)
+    found = path if path.exists() or path.parent.name not in ("", "configs") else _shipped(path)
     return Recipe.from_tree(apply_overrides(read_yaml(found), overrides), str(path))
 
 

@@ -53,12 +53,12 @@ class Run:
             if difference is not None:
                 raise UserError(f"{folder}: holds another recipe ({difference}); choose another name=...")
             return run
-        if folder.exists() and any(folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
         run._check_data()
         try:
-            write_json(folder / "environment.json", describe_environment(run.device))
             write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
+            write_json(folder / "environment.json", describe_environment(run.device))
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
         return run

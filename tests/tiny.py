@@ -21,6 +21,8 @@ from ssl_skeleton.recipe import Recipe, StageConfig
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 from ssl_skeleton.training.loop import Task
 
+torch.set_num_threads(1)  # tiny tensors: more threads would only wait for each other
+
 CLASSES, CAMERAS, REPETITIONS = 3, 3, 3
 CLIPS = CLASSES * CAMERAS * REPETITIONS
 ENCODER = GRUConfig(hidden=8, layers=2, input_norm="batch")

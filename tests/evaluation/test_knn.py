@@ -56,7 +56,9 @@ def test_the_vote(k, monkeypatch):
 def test_it_agrees_with_scikit_learn(k, monkeypatch):
     features = noise(7, train=100, test=50)
     if k > 1:  # two classes and an odd k: no ties
-        features = Features(features.train, features.train_labels % 2, features.test, features.test_labels % 2)
+        features = Features(
+            features.train, features.train_labels % 2, features.test, features.test_labels % 2
+        )
     judge = KNeighborsClassifier(k, metric="cosine").fit(features.train, features.train_labels)
     assert answers(features, k, monkeypatch) == judge.predict(features.test).tolist()
     scores = knn_scores(features, CLASSES, KnnConfig(k=(k,)))
@@ -92,7 +94,9 @@ def test_the_features_are_left_as_they_are():
 
 @pytest.mark.parametrize("k", [(31,), (1, 31), (0,), (5, -1)])
 def test_an_impossible_k_is_refused(k):
-    with pytest.raises(UserError, match=r"evaluation.knn.k: must lie in 1..30, the clips in the training part"):
+    with pytest.raises(
+        UserError, match=r"evaluation.knn.k: must lie in 1..30, the clips in the training part"
+    ):
         knn_scores(noise(0), CLASSES, KnnConfig(k=k))
 
 

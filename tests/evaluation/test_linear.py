@@ -51,7 +51,7 @@ def test_it_learns_nothing_from_labels_without_meaning():
 
 def test_standardised_features_have_no_scale(monkeypatch):
     features = blobs(0.7)
-    scale = np.float32(2.0) ** np.arange(-4, 4)  # powers of two, which float arithmetic keeps exactly
+    scale = np.exp2(np.arange(-4, 4, dtype=np.float32))  # powers of two, which float arithmetic keeps exactly
     scaled = Features(
         features.train * scale, features.train_labels, features.test * scale, features.test_labels
     )
@@ -60,7 +60,10 @@ def test_standardised_features_have_no_scale(monkeypatch):
 
 def test_a_constant_feature_does_no_harm():
     features = blobs(0.05)
-    train, test = (np.hstack([part, np.full((len(part), 1), 7.0, np.float32)]) for part in (features.train, features.test))
+    train, test = (
+        np.hstack([part, np.full((len(part), 1), 7.0, np.float32)])
+        for part in (features.train, features.test)
+    )
     scores = linear_scores(
         Features(train, features.train_labels, test, features.test_labels), CLASSES, FAST, 0
     )

@@ -70,6 +70,7 @@ def test_garbage(content, saved):
     refusal(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @settings(max_examples=200, deadline=None)
 @given(place=st.integers(0, 10**6), flipped=st.integers(1, 255))
 def test_a_changed_byte_is_no_crash(place, flipped, saved):
@@ -97,6 +98,7 @@ class Harmful:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [torch.save, lambda tree, path: path.write_bytes(pickle.dumps(tree))])
 def test_code_is_never_run(write, tmp_path):
     write({"format": 1, "harm": Harmful(tmp_path / "harm")}, tmp_path / "stage.pt")

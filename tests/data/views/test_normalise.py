@@ -131,6 +131,14 @@ def test_minmax_fills_the_range(seed, layout):
     assert close(x_nctvm.amax(over), torch.ones(len(clips), 3))
 
 
+def test_minmax_of_a_flat_coordinate_is_zero():
+    layout, clips = load_layout("kinect_v1_20"), moving()
+    clips.x[:, 2] = torch.where(body_mask(clips.x)[:, 0], 2.5, 0.0)
+    x_nctvm = prepared(clips, layout, scale="minmax")
+    assert not x_nctvm[:, 2].any()
+    assert x_nctvm[:, :2].amax() == 1
+
+
 def test_torso_makes_the_spine_of_unit_length():
     layout = load_layout("kinect_v2_25")
     x_nctvm = prepared(moving(layout), layout, scale="torso")

@@ -9,7 +9,7 @@ from torch import Generator
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.readers.base import Recording, Track
-from ssl_skeleton.data.views.augment import AugmentConfig, mirror
+from ssl_skeleton.data.views.augment import AugmentConfig, draw_window, mirror
 from ssl_skeleton.data.views.normalise import NormaliseConfig, normalise
 from ssl_skeleton.data.views.streams import streams
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
@@ -104,6 +104,17 @@ def test_crops_at_the_own_rate_are_as_long_as_asked(packed, seed, crop):
     assert (found.lengths >= crop * whole - 1).all()
     assert (found.lengths <= whole).all()
     assert found.x.shape[2] == found.lengths.max()
+
+
+@pytest.mark.parametrize("frames", [None, 16])
+def test_a_crop_shows_the_part_that_its_seed_draws(packed, frames):
+    change = AugmentConfig(crop=0.3)
+    window = draw_window(len(INDEX), change, Generator().manual_seed(5))
+    plain = normalise(packed.gather(INDEX, frames, window), LAYOUT, NormaliseConfig())
+    found = seen(packed, ViewConfig(augment=change), 5, frames=frames)
+    assert torch.equal(found.x, plain.x)
+    whole = seen(packed, ViewConfig(), 5, frames=frames)
+    assert found.x.shape != whole.x.shape or not torch.allclose(found.x, whole.x)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+import json
+
+import numpy as np
+import pytest
+
+from ssl_skeleton.evaluation.features import Features
+from ssl_skeleton.evaluation.results import result_table, score_with_baselines, write_result
+
+SCORES = {"top1": 0.75, "per_class": [1.0, 0.5, None], "confusion": [[2, 0, 0], [0, 1, 1], [0, 0, 0]]}
+RESULT = SCORES | {
+    "evaluator": "linear",
+    "store": "nw_ucla",
+    "split": "cross_view",
+    "baselines": {"raw": SCORES | {"top1": 0.5}, "untrained": SCORES | {"top1": 0.25}},
+}
+
+
+def test_every_baseline_gets_the_same_scores():
+    parts = {
+        name: Features(*(np.full(1, place) for _ in range(4)))
+        for place, name in enumerate(("trained", "raw", "untrained"))
+    }
+    trained = parts.pop("trained")
+    found = score_with_baselines(trained, parts, lambda features: {"top1": int(features.test[0])})
+    assert found == {"top1": 0, "baselines": {"raw": {"top1": 1}, "untrained": {"top1": 2}}}
+
+
+def test_the_file_and_its_name(tmp_path):
+    path = write_result(tmp_path, RESULT)
+    assert path == tmp_path / "eval" / "linear-nw_ucla-cross_view.json"
+    assert json.loads(path.read_text()) == RESULT
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_result(tmp_path, RESULT | {"top1": float("nan")})
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_table():
+    lines = [line.split() for line in result_table(RESULT, ("sit", "walk", "throw")).splitlines()]
+    assert lines[1:5] == [
+        ["top1"],
+        ["trained", "75.0"],
+        ["raw", "coordinates", "50.0"],
+        ["untrained", "encoder", "25.0"],
+    ]
+    assert lines[7:] == [["sit", "100.0"], ["walk", "50.0", "1", "of", "2", "taken", "for", "throw"]]
+
+
+def test_the_table_of_several_k():
+    result = RESULT | {"k": {"1": 0.75, "5": 0.5}}
+    result["baselines"] = {"raw": SCORES | {"k": {"1": 0.5, "5": 0.25}}}
+    lines = [line.split() for line in result_table(result, ("sit", "walk", "throw")).splitlines()]
+    assert lines[1:4] == [["k=1", "k=5"], ["trained", "75.0", "50.0"], ["raw", "coordinates", "50.0", "25.0"]]

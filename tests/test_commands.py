@@ -1,0 +1,306 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import recipe_tree, write_recordings
+
+from ssl_skeleton import __main__, knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
+
+COMMANDS = __main__.VERBS
+
+
+@pytest.fixture(autouse=True)
+def _keep_handlers():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(command, *words) -> int:
+    """A command in this process; gives its exit code."""
+    return run_command(command.main, [str(word) for word in words])
+
+
+def run_apart(*words, **options) -> subprocess.CompletedProcess:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # noqa: S603
+
+
+def write_recipe(path: Path, store: Path, pretext: str = "fuse", epochs: int = 1) -> Path:
+    path.write_text(yaml.safe_dump(recipe_tree(store, pretext, epochs)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def recordings_folder(tmp_path_factory) -> Path:
+    return write_recordings(tmp_path_factory.mktemp("recordings") / "nw_ucla")
+
+
+@pytest.fixture(scope="module")
+def house(recordings_folder, tmp_path_factory) -> Path:
+    """A folder in which everything was done once: store, recipe.yaml, runs/fuse."""
+    house = tmp_path_factory.mktemp("house")
+    assert run(prepare, "nw_ucla", "--source", recordings_folder, "--out", house / "store") == 0
+    recipe = write_recipe(house / "recipe.yaml", house / "store")
+    assert run(pretrain, "--cfg", recipe, "--runs", house / "runs") == 0
+    return house
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    """Every file below a folder, hidden ones too, with its bytes; folders have none."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refused(capsys, command, *words) -> str:
+    """Run a command that must end in one line of error; gives the line."""
+    capsys.readouterr()
+    assert run(command, *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_the_whole_road(house, capsys):
+    folder = house / "runs" / "fuse"
+    assert run(linear, "--run", folder) == 0
+    assert run(knn, "--run", folder, "evaluation.knn.k=[1, 2]") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "linear on nw_ucla, split cross_view" in printed.out
+    assert "k=2" in printed.out
+    for name in ("\ntrained", "raw coordinates", "untrained encoder", "pick up with one hand"):
+        assert printed.out.count(name) == 2, name
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    boards = {name for name in files if name.startswith("tensorboard/")}
+    assert files - boards == {
+        "recipe.yaml",
+        "environment.json",
+        "log.jsonl",
+        "checkpoints/teacher.pt",
+        "checkpoints/main.pt",
+        "eval/linear-nw_ucla-cross_view.json",
+        "eval/knn-nw_ucla-cross_view.json",
+    }
+    assert {name.split("/")[1] for name in boards} == {"teacher", "main"}
+
+
+def test_prepare_says_what_it_found(recordings_folder, tmp_path, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(recordings_folder, source)
+    cut = source / "a01_s01_e00_v01.json"
+    cut.write_bytes(cut.read_bytes()[:100])
+    assert run(prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store") == 0
+    printed = capsys.readouterr().out
+    assert "26 clips" in printed
+    assert "skipped 1 damaged: a01_s01_e00_v01.json: not valid JSON" in printed
+    before = snapshot(tmp_path / "store")
+    assert "already exists" in refused(
+        capsys, prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store"
+    )
+    assert snapshot(tmp_path / "store") == before
+    assert run(prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store", "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "no such folder"),
+        ({}, "holds no *.json"),
+        ({"clip.avi": "x"}, "holds no *.json"),
+        ({"a01_s01_e01_v01.json": '{"skeletons": [[[1.0, '}, "1 of 1 files are damaged"),
+        ({"a01_s01_e01_v01.json": "PK\x03\x04"}, "1 of 1 files are damaged"),
+        ({"holiday.json": "{}"}, "the file name does not read aXX_sXX_eXX_vXX"),
+    ],
+)
+def test_recordings_that_cannot_be_read(files, message, tmp_path, capsys):
+    source = tmp_path / "source"
+    if files is not None:
+        source.mkdir()
+    for name, text in (files or {}).items():
+        (source / name).write_text(text)
+    before = snapshot(tmp_path)
+    line = refused(capsys, prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store")
+    assert message in line
+    assert str(source) in line
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nw_ukla", "--source", "x", "--out", "y"], "'nw_ukla' is unknown; did you mean 'nw_ucla'?"),
+        (["nw_ucla", "--out", "y"], "the following arguments are required: --source"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--max-damaged", "7"], "invalid share value: '7'"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--overwite"], "unrecognized arguments: --overwite"),
+        (["nw_ucla", "--source", __file__, "--out", "y"], "not a folder"),
+    ],
+)
+def test_mistakes_at_prepare(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, prepare, *words)
+    assert not snapshot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.split=cross_vew"], "has no split 'cross_vew'; did you mean 'cross_view'?"),
+        (["data.store=nowhere"], "nowhere: not a prepared store; make one with"),
+        (["sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
+        (["seed"], "'seed': an override reads key.path=value"),
+        (["stages.7.name=x"], "'7' is not an item 0 to 1 of the list"),
+        (["seed=[1"], "not valid YAML"),
+        (["name=../elsewhere"], "name: "),
+        (["device=cud"], "device: 'cud' is not possible"),
+        (["--resum"], "unrecognized arguments: --resum"),
+        (["data.store="], "data.store: "),
+    ],
+)
+def test_mistakes_at_pretrain(words, message, house, tmp_path, capsys):
+    line = refused(capsys, pretrain, "--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs", *words)
+    assert message in line
+    assert not snapshot(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("", "recipe.yaml: "),
+        ("- a\n- b\n", "recipe.yaml: "),
+        ("name: [unclosed\n", "line 2: not valid YAML"),
+        ("name: a\nname: b\n", "key 'name' stands twice"),
+        ("\x00\x01", "not valid YAML"),
+    ],
+)
+def test_recipes_that_cannot_be_read(text, message, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert message in refused(capsys, pretrain, "--cfg", path, "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_never_overwritten(house, capsys):
+    words = ["--cfg", house / "recipe.yaml", "--runs", house / "runs"]
+    before = snapshot(house)
+    assert "holds a run already; add --resume" in refused(capsys, pretrain, *words)
+    line = refused(capsys, pretrain, *words, "--resume", "stages.1.training.epochs=9")
+    assert "holds another recipe (stages.1.training.epochs is 1 there, 9 here)" in line
+    assert run(pretrain, *words, "--resume") == 0  # nothing is left to do
+    assert snapshot(house) == before
+
+
+@pytest.mark.parametrize("command", [linear, knn])
+def test_runs_that_cannot_be_scored(command, house, tmp_path, capsys):
+    assert "nowhere: not a run" in refused(capsys, command, "--run", tmp_path / "nowhere")
+    assert "not a run" in refused(capsys, command, "--run", house / "recipe.yaml")
+    folder = tmp_path / "fuse"
+    shutil.copytree(house / "runs" / "fuse", folder)
+    path = folder / "checkpoints" / "main.pt"
+    shutil.rmtree(folder / "eval", ignore_errors=True)
+    before = snapshot(folder)
+    assert "can change after training" in refused(capsys, command, "--run", folder, "seed=3")
+    assert "nowhere: not a prepared store" in refused(capsys, command, "--run", folder, "data.store=nowhere")
+    assert snapshot(folder) == before
+    kept = load_checkpoint(path)
+    kept.pretext["encoder.norm.weight"] = torch.ones(3)
+    save_checkpoint(path, kept)
+    assert f"{path}: of another architecture" in refused(capsys, command, "--run", folder)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert f"{path}: damaged or no checkpoint" in refused(capsys, command, "--run", folder)
+    path.unlink()
+    assert f"{path}: no such checkpoint; train with" in refused(capsys, command, "--run", folder)
+    assert not (folder / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.knn.k=[19]", "evaluation.knn.k: must lie in 1..18"),
+        ("evaluation.knn.k=3", "evaluation.knn.k: "),
+        ("evaluation.kn.k=[3]", "unknown key 'kn'; did you mean 'knn'?"),
+        ("device=cuda:9", "device: "),
+    ],
+)
+def test_an_impossible_protocol(override, message, house, tmp_path, capsys):
+    folder = tmp_path / "fuse"
+    shutil.copytree(house / "runs" / "fuse", folder)
+    before = snapshot(folder)
+    assert message in refused(capsys, knn, "--run", folder, override)
+    assert snapshot(folder) == before
+
+
+def test_a_damaged_store_is_named(house, tmp_path, capsys):
+    store = tmp_path / "store"
+    shutil.copytree(house / "store", store)
+    frames = store / "frames.npy"
+    frames.write_bytes(frames.read_bytes()[:-400])
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs", f"data.store={store}"]
+    assert str(frames) in refused(capsys, pretrain, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_signal_stops_a_command_that_can_go_on(house, tmp_path, capsys, monkeypatch):
+    recipe = write_recipe(tmp_path / "recipe.yaml", house / "store", "contrast", epochs=2)
+    words = ["--cfg", recipe, "--runs", tmp_path / "runs"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain.EpochPrinter, "__call__", lambda *_: signal.raise_signal(signal.SIGTERM))
+        assert run(pretrain, *words) == 128 + signal.SIGTERM
+    assert "the state is saved, go on with --resume" in capsys.readouterr().err
+    assert run(pretrain, *words, "--resume") == 0
+    log = (tmp_path / "runs" / "contrast" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2]
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_shows_examples(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(COMMANDS[verb], "--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "examples:" in printed
+    assert f"python -m ssl_skeleton.{verb} " in printed
+
+
+def test_the_script_hands_on_to_its_verbs(tmp_path, capsys):
+    def script(*words):
+        return run_command(__main__.dispatch, [str(word) for word in words])
+
+    assert script() == script("--help") == 0
+    assert capsys.readouterr().out.count("pretrain") == 2
+    assert script("knn", "--run", tmp_path) == 2
+    assert "not a run" in capsys.readouterr().err
+    assert script("pretrian") == 2
+    assert capsys.readouterr().err == "error: 'pretrian' is no command; did you mean 'pretrain'?\n"
+
+
+def test_every_command_is_a_verb():
+    folder = Path(prepare.__file__).parent
+    commands = {path.stem for path in folder.glob("*.py") if "run_command(main)" in path.read_text()}
+    assert commands == set(COMMANDS)
+
+
+def test_synthesise_refuses_a_folder_that_is_there(tmp_path, capsys):
+    assert "already exists" in refused(capsys, synthesise, "--out", tmp_path)
+
+
+def test_in_a_process_of_its_own(house, tmp_path):
+    ended = run_apart("ssl_skeleton.knn", "--run", house / "runs" / "fuse", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "untrained encoder" in ended.stdout
+    ended = run_apart("ssl_skeleton", "linear", "--run", "nowhere", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: nowhere: not a run")
+    assert not snapshot(tmp_path)

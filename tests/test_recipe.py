@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import PRETEXTS, recipe_tree, tiny_recipe
+
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.recipe import Recipe, load_recipe, recipe_difference
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+STORE = Path("store")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_shipped_recipes_load_and_are_named_after_their_file(path):
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert load_recipe(Path("nowhere") / path.name) == recipe
+
+
+@pytest.mark.parametrize("pretext", PRETEXTS)
+def test_a_recipe_survives_its_file(pretext, tmp_path):
+    recipe = tiny_recipe(STORE, pretext)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.to_tree()))
+    assert load_recipe(path) == recipe
+    assert recipe_difference(recipe, load_recipe(path)) is None
+
+
+def test_overrides_and_differences(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe_tree(STORE)))
+    recipe, changed = load_recipe(path), load_recipe(path, ["seed=3", "stages.0.training.optimiser.lr=1e-4"])
+    assert changed.stages[0].training.optimiser.lr == 1e-4
+    assert recipe_difference(recipe, changed) == "seed is 0 there, 3 here"
+    assert recipe_difference(recipe, load_recipe(path, ["data.frames=null"])) == (
+        "data.frames is 6 there, None here"
+    )
+
+
+def test_by_default_the_last_stage_is_evaluated():
+    recipe = tiny_recipe(STORE, "fuse")
+    assert recipe.evaluated_stages == ("main",)
+    both = tiny_recipe(STORE, "fuse", representation={"stages": ["teacher", "main"]})
+    assert both.evaluated_stages == ("teacher", "main")
+
+
+def change(path: str, value) -> dict:
+    """The tree of a recipe with one value set."""
+    tree = node = recipe_tree(STORE, "fuse")
+    *keys, last = [int(key) if key.isdecimal() else key for key in path.split(".")]
+    for key in keys:
+        node = node[key]
+    node[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sed", 1, "recipe: unknown key 'sed'; did you mean 'seed'?"),
+        ("data.splitt", "x", "recipe: data: unknown key 'splitt'; did you mean 'split'?"),
+        ("encoder.name", "gruu", "encoder.name"),
+        ("encoder.hiden", 4, "recipe: encoder: unknown key 'hiden'; did you mean 'hidden'?"),
+        ("device", "gpu", "recipe: device: 'gpu' is not possible"),
+        ("name", "a/b", "recipe: name: "),
+        ("seed", 1.5, "recipe: seed: "),
+        ("stages", [], "recipe: stages: "),
+        ("stages.1.name", "teacher", "stages.1.name: 'teacher' stands twice"),
+        ("stages.1.pretext", {"name": "contrastive_moton"}, "did you mean 'contrastive_motion'?"),
+        ("stages.1.pretext", {"name": "information_fuser", "teacher": "techer"}, "did you mean 'teacher'?"),
+        (
+            "stages.0.pretext",
+            {"name": "information_fuser", "teacher": "main"},
+            "the first stage can have none",
+        ),
+        ("stages.1.pretext", {"name": "information_fuser", "teacher": "main"}, "no earlier stage 'main'"),
+        ("stages.0.training.optimiser", {"name": "sdg"}, "unknown name 'sdg'; did you mean 'sgd'?"),
+        ("stages.0.training.epochs", 0, "stages.0.training.epochs: "),
+        ("representation", {"stages": ["mian"]}, "no stage 'mian'; did you mean 'main'?"),
+        ("evaluation.knn.k", [], "evaluation.knn.k: "),
+    ],
+)
+def test_mistakes_are_named(path, value, message):
+    with pytest.raises(UserError) as error:
+        Recipe.from_tree(change(path, value), "recipe")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["name", "data", "stages"])
+def test_a_missing_key_is_named(key):
+    tree = recipe_tree(STORE)
+    del tree[key]
+    with pytest.raises(UserError, match=f"recipe: {key}: this key is missing"):
+        Recipe.from_tree(tree, "recipe")
+
+
+def test_a_missing_file_gets_the_nearest_shipped_one():
+    with pytest.raises(UserError, match=r"no such file; did you mean configs/crrl_nw_ucla.yaml\?"):
+        load_recipe(Path("configs/crl_nw_ucla.yaml"))

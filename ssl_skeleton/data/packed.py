@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.data.store import Store
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 
 
@@ -20,6 +21,10 @@ class PackedClips:
         self.bodies = bodies
         self.coordinates = len(store.meta.coordinates)
         self.frames_rvc = torch.from_numpy(np.array(store.frames_rvc)).to(device)
+        wrong_r = ~self.frames_rvc.isfinite().flatten(1).all(dim=1)
+        if wrong_r.any():
+            row = int(wrong_r.nonzero()[0])
+            raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
         self.seen_r = (self.frames_rvc != 0).flatten(1).any(dim=1)
         self.lengths = torch.from_numpy(np.array(store.lengths)).to(device)
         self.labels = torch.from_numpy(np.array(store.labels)).to(device)

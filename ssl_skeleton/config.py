@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -42,9 +42,6 @@ class Config(BaseModel):
     def to_tree(self) -> dict[str, Any]:
         """The config as plain values, every default spelled out."""
         return self.model_dump(mode="json")
-
-
-ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def read_yaml(path: Path) -> Any:
@@ -127,6 +124,8 @@ def _first_fault(error: ValidationError, tree: Any) -> str:
     elif fault["type"] == "union_tag_invalid":
         choices = re.findall(r"'([^']+)'", str(context["expected_tags"]))
         message = f"unknown name '{context['tag']}'; {nearest(context['tag'], choices)}"
+    elif fault["type"] == "union_tag_not_found":
+        message = "the key 'name' is missing; it says which kind this is"
     elif fault["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", str(context["expected"]))
         message = f"'{value}' is not possible; {nearest(value, choices)}"
@@ -154,8 +153,9 @@ class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, with YAML 1.2 floats and no duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in own]
+        for key, key_node in zip(keys, own, strict=True):
             if not isinstance(key, str) or keys.count(key) > 1:
                 problem = f"key {key!r} stands twice" if isinstance(key, str) else f"key {key!r} is no text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)

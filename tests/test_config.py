@@ -254,3 +254,9 @@ def test_a_wrong_override_is_refused(override, message):
     with pytest.raises(UserError) as caught:
         apply_overrides({"a": {"b": 1}, "list": [1, 2]}, [override])
     assert message in one_line(caught.value)
+
+
+def test_a_merge_key_takes_over_what_is_not_given():
+    tree = parse_yaml("a: &base {lr: 1, epochs: 2}\nb:\n  <<: *base\n  epochs: 3", "file.yaml")
+    assert tree["b"] == {"lr": 1, "epochs": 3}
+    assert tree["a"] == {"lr": 1, "epochs": 2}

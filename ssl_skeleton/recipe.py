@@ -55,7 +55,7 @@ class Recipe(Config):
     """A run: from a store to scores. Everything that can change a number is in here."""
 
     name: Name
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     data: DataConfig
     encoder: AnyEncoder = GRUConfig()
@@ -90,7 +90,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     `NAME.yaml` or `configs/NAME.yaml` that is not there is taken from the configs that come with the package.
     """
-    found = path if path.exists() or path.parent.name not in ("", "configs") else _shipped(path)
+    found = path if path.exists() or path.parent not in (Path(), Path("configs")) else _shipped(path)
     return Recipe.from_tree(apply_overrides(read_yaml(found), overrides), str(path))
 
 

@@ -24,14 +24,12 @@ KEY = "key"
 class ContrastiveMotionConfig(PretextConfig):
     """The query encoder sees `input`, the momentum encoder sees `key`.
 
-    `key_head: follow` lets the key's head follow by momentum like its encoder (MoCo); `frozen` leaves it at
-    its start, as the authors' release does. `key_draw: own` augments the key by itself, `input`
-    with the input's crop and parameters.
+    `key_head: follow` lets the key's head follow by momentum like its encoder (MoCo); `frozen` gives it a
+    random start of its own and leaves it there, as the authors' release does.
     """
 
     name: Literal["contrastive_motion"] = "contrastive_motion"
     key: ViewConfig = ViewConfig(streams=("motion",))
-    key_draw: Literal["own", "input"] = "own"
     key_head: Literal["follow", "frozen"] = "follow"
     pooling: Pooling = "mean"
     hidden: int = Field(default=512, ge=1)
@@ -51,13 +49,13 @@ class ContrastiveMotion(Pretext):
     """A clip's query must be nearer to its own key than to the keys of earlier batches."""
 
     def __init__(self, config: ContrastiveMotionConfig, encoder: Encoder) -> None:
-        key_draw = INPUT if config.key_draw == "input" else KEY
-        views = {INPUT: WantedView(config.input, INPUT), KEY: WantedView(config.key, key_draw)}
+        views = {INPUT: WantedView(config.input, draw=INPUT), KEY: WantedView(config.key, draw=KEY)}
         super().__init__(encoder, views)
         self.config = config
-        self.head = mlp(pooled_dim(encoder.dim, config.pooling), config.hidden, config.outputs)
+        sizes = (pooled_dim(encoder.dim, config.pooling), config.hidden, config.outputs)
+        self.head = mlp(*sizes)
         self.key_encoder = momentum_twin(encoder)
-        self.key_head = momentum_twin(self.head)
+        self.key_head = momentum_twin(self.head if config.key_head == "follow" else mlp(*sizes))
         self.queue = KeyQueue(config.queue, config.outputs)
         self._new_keys: Tensor | None = None
 
@@ -66,7 +64,7 @@ class ContrastiveMotion(Pretext):
         pooled_nd = pool_features(features_ntd, views[INPUT], self.config.pooling)
         query_nd = functional.normalize(self.head(pooled_nd), dim=1)
         key_nd = self._keys(views[KEY])
-        loss, accuracy = info_nce(query_nd, key_nd, self.queue.keys_kd.clone(), self.config.temperature)
+        loss, accuracy = info_nce(query_nd, key_nd, self.queue.keys_kd, self.config.temperature)
         self._new_keys = key_nd
         return {"loss": loss, "contrast": loss, "contrast_accuracy": accuracy}
 

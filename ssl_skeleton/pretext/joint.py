@@ -27,7 +27,7 @@ class JointConfig(PretextConfig):
 
     name: Literal["joint"] = "joint"
     parts: tuple[Part, ...] = Field(min_length=2)
-    weights: tuple[float, ...] = Field(min_length=2)
+    weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

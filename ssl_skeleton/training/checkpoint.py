@@ -1,7 +1,7 @@
 """Checkpoints: tensors and plain values in one file, written atomically, opened without pickle."""
 
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in place of an older one."""
     buffer = io.BytesIO()
-    torch.save(asdict(checkpoint), buffer)
+    torch.save(vars(checkpoint), buffer)  # not a deep copy: shared tensors stay shared
     try:
         write_atomically(path, lambda file: file.write(buffer.getbuffer()))
     except OSError as error:

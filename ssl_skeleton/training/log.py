@@ -18,7 +18,7 @@ class RunLog:
         self._path = folder / "log.jsonl"
         self._stage = stage
         _forget(self._path, stage, first_epoch)
-        self._board = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=first_epoch)
+        self._board = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=first_epoch + 1)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from ssl_skeleton.config import Config
 
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SGDConfig(Config):
@@ -20,9 +21,15 @@ class SGDConfig(Config):
 
     name: Literal["sgd"] = "sgd"
     lr: Positive = 0.05
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Decay = 0.9
     weight_decay: NonNegative = 1e-4
     nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0")
+        return self
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser for `parameters`."""
@@ -35,7 +42,7 @@ class AdamWConfig(Config):
 
     name: Literal["adamw"] = "adamw"
     lr: Positive = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegative = 1e-2
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

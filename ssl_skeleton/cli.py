@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+import torch
 from tqdm import tqdm
 
 from ssl_skeleton.errors import UserError
@@ -53,10 +54,21 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no more to be had"
+        print(f"error: out of memory ({reason}); try a smaller batch or encoder", file=sys.stderr)
+        return 2
     except OSError as error:  # a full disk, a read-only folder
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory: a class of its own on a GPU, only a message on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from ssl_skeleton.errors import UserError, nearest
 
+_MOST_VALUES = 100_000  # aliases of aliases could ask for more than any memory holds
+
 
 class Config(BaseModel):
     """Base of every config: immutable, no type coercion, no unknown keys, finite numbers only."""
@@ -81,11 +83,15 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
     return tree
 
 
-def _copy(tree: Any) -> Any:
-    """A copy in which a YAML alias and its anchor are no longer one object."""
+def _copy(tree: Any, left: list[int] | None = None) -> Any:
+    """A copy in which a YAML alias and its anchor are no longer one object; `left` counts down its size."""
+    left = [_MOST_VALUES] if left is None else left
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {_MOST_VALUES} values")
     if isinstance(tree, dict):
-        return {key: _copy(value) for key, value in tree.items()}
-    return [_copy(value) for value in tree] if isinstance(tree, list) else tree
+        return {key: _copy(value, left) for key, value in tree.items()}
+    return [_copy(value, left) for value in tree] if isinstance(tree, list) else tree
 
 
 def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:

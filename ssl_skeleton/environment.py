@@ -4,11 +4,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from ssl_skeleton import __version__
 from ssl_skeleton.errors import UserError
 
 _LIBRARIES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "pydantic")
@@ -27,9 +28,9 @@ def pick_device(name: str) -> torch.device:
 def describe_environment(device: torch.device) -> dict[str, str | int | None]:
     """Versions, machine and source revision, for environment.json."""
     return {
-        "ssl_skeleton": version("ssl-skeleton"),
+        "ssl_skeleton": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in _LIBRARIES},
+        **{name: _version(name) for name in _LIBRARIES},
         "platform": platform.platform(),
         "processor": _processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -37,6 +38,13 @@ def describe_environment(device: torch.device) -> dict[str, str | int | None]:
         "revision": _revision(),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
     }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # installed by other means than pip
+        return None
 
 
 def _processor() -> str:

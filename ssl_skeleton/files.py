@@ -52,13 +52,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    out: Path, *, overwrite: bool = False, is_mine: Callable[[Path], bool] = lambda folder: False
+) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out` when the block ends well and vanishes otherwise.
 
-    Raises UserError when `out` exists and `overwrite` is false.
+    Raises UserError when `out` exists and `overwrite` is false. It never replaces a folder unless `is_mine`
+    knows it as one of its own kind: a slip in --out must not cost anyone their recordings.
     """
     if out.exists() and not overwrite:
         raise UserError(f"{out}: already exists; choose another --out, or add --overwrite")
+    if out.exists() and not (out.is_dir() and is_mine(out)):
+        raise UserError(f"{out}: holds other things than this command writes; choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -79,8 +84,13 @@ def _replace_folder(new: Path, out: Path) -> None:
         return
     aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     out.rename(aside / out.name)
-    new.rename(out)
-    shutil.rmtree(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        (aside / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

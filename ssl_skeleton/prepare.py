@@ -53,14 +53,10 @@ def summary(out: Path, meta: StoreMeta, result: Preparation) -> str:
         f"{out}: {meta.clips} clips, {result.frames} frames, {len(meta.classes)} classes, {meta.layout}, "
         f"splits {', '.join(split_names(meta.dataset))}"
     ]
-    skipped = {
-        "damaged": result.damaged,
-        "without a body": result.bodiless,
-        "listed as missing": result.missing,
-    }
-    for why, names in skipped.items():
-        shown = "; ".join(names[:LISTED]) + ("; ..." if len(names) > LISTED else "")
-        lines += [f"skipped {len(names)} {why}: {shown}"] if names else []
+    for why, names in result.skipped.items():
+        more = f"; all in {out / 'skipped.csv'}" if len(names) > LISTED else ""
+        shown = "; ".join(name if name.isprintable() else repr(name) for name in names[:LISTED])
+        lines += [f"skipped {len(names)} {why}: {shown}{more}"] if names else []
     return "\n".join(lines if len(lines) > 1 else [*lines, f"skipped none of {result.files} files"])
 
 

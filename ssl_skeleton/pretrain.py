@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, add_overrides, run_command
+from ssl_skeleton.cli import Parser, add_overrides, progress, run_command
 from ssl_skeleton.recipe import StageConfig, load_recipe
 from ssl_skeleton.run import Run
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     recipe = load_recipe(given.cfg, given.overrides)
     run = Run.start(recipe, given.runs / recipe.name, resume=given.resume)
     print(f"{run.folder}: {len(run.split.train)} clips of {recipe.data.store} on {run.device}", flush=True)
-    run.pretrain(EpochPrinter())
+    run.pretrain(EpochPrinter(), progress)
     print(f"{run.folder}: trained {', '.join(stage.name for stage in recipe.stages)}")
 
 

@@ -79,6 +79,11 @@ class Recipe(Config):
                 raise ValueError(f"representation.stages: no stage '{name}'; {nearest(name, earlier)}")
         return self
 
+    def with_absolute_store(self) -> Self:
+        """The same recipe with the full path of its store."""
+        store = str(Path(self.data.store).absolute())
+        return self.model_copy(update={"data": self.data.model_copy(update={"store": store})})
+
     @property
     def evaluated_stages(self) -> tuple[str, ...]:
         """The stages whose features make the representation."""
@@ -95,10 +100,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_difference(one: Config, other: Config) -> str | None:
-    """The first key path in which two configs differ, with both values; None when they are equal."""
+    """The first key path in which two configs differ, with both values; None when they are equal.
+
+    The device is no difference: a run may go on where there is none of its first one.
+    """
     left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
     for key in [*left, *right]:
-        if left.get(key) != right.get(key):
+        if left.get(key) != right.get(key) and key != "device":
             return f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
     return None
 

@@ -17,7 +17,13 @@ from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.environment import describe_environment, pick_device
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import Features, Source, encoder_features, raw_features
+from ssl_skeleton.evaluation.features import (
+    Features,
+    Source,
+    calibrate_norms,
+    encoder_features,
+    raw_features,
+)
 from ssl_skeleton.evaluation.knn import knn_scores
 from ssl_skeleton.evaluation.linear import linear_scores
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
@@ -25,12 +31,12 @@ from ssl_skeleton.files import write_json, write_text
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig, recipe_difference
 from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
-from ssl_skeleton.training.loop import Task, checkpoint_path, train
+from ssl_skeleton.training.loop import Progress, Task, checkpoint_path, train
 from ssl_skeleton.training.seeds import derive_seed
 
 Watcher = Callable[[StageConfig, int, dict[str, float]], None]
 Evaluator = Literal["linear", "knn"]
-_EVALUATION_KEYS = ("evaluation.", "device=", "data.store=")
+_EVALUATION_KEYS = ("evaluation.", "device=", "data.store=", "data.split=")
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ class Run:
 
     @classmethod
     def start(cls, recipe: Recipe, folder: Path, *, resume: bool = False) -> Self:
-        """A new run in `folder`, or with `resume` the one that is there, whose recipe must be the same."""
+        """A new run in `folder`, or with `resume` the one that is there, whose recipe must be the same.
+
+        The kept recipe names its store by its full path, so that the run can be evaluated from anywhere.
+        """
+        recipe = recipe.with_absolute_store()
         run = cls(folder, recipe)
         kept = folder / "recipe.yaml"
         if kept.exists():
@@ -55,10 +65,11 @@ class Run:
             return run
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
-        run._check_data()
+        run._check()
+        environment = describe_environment(run.device)
         try:
             write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
-            write_json(folder / "environment.json", describe_environment(run.device))
+            write_json(folder / "environment.json", environment)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
         return run
@@ -94,8 +105,15 @@ class Run:
         """The store's frames on the device."""
         return PackedClips(self.store, self.recipe.data.bodies, self.device)
 
-    def pretrain(self, watch: Watcher = lambda stage, epoch, values: None) -> None:
-        """Train every stage that is not finished yet, on the training part of the split, without labels."""
+    def pretrain(
+        self,
+        watch: Watcher = lambda stage, epoch, values: None,
+        progress: Progress = lambda batches, total, what: batches,
+    ) -> None:
+        """Train every stage that is not finished yet, on the training part of the split, without labels.
+
+        `watch` is called after every epoch; `progress` wraps the batches of an epoch.
+        """
         for stage in self.recipe.stages:
             checkpoint = self._checkpoint(stage)
             if checkpoint is not None and checkpoint.epoch >= stage.training.epochs:
@@ -108,7 +126,9 @@ class Run:
                 self.recipe.data,
                 self.recipe.seed,
             )
-            train(task, stage.training, self.folder, checkpoint, partial(watch, stage))
+            train(
+                task, stage.training, self.folder, checkpoint, watch=partial(watch, stage), progress=progress
+            )
 
     def build_pretext(self, stage: StageConfig) -> Pretext:
         """The pretext of a stage with its random start, and its teachers as they were trained."""
@@ -145,36 +165,43 @@ class Run:
         """Score the representation and its baselines; the result is written to the run folder."""
         evaluation, classes, seed = self.recipe.evaluation, len(self.store.meta.classes), self.recipe.seed
         stages = [self._stage(name) for name in self.recipe.evaluated_stages]
+        view = ViewConfig(streams=stages[-1].pretext.input.streams)
 
         def score(features: Features) -> dict[str, Any]:
             if evaluator == "linear":
                 return linear_scores(features, classes, evaluation.linear, seed)
             return knn_scores(features, classes, evaluation.knn)
 
+        def raw(view: ViewConfig) -> Features:
+            return raw_features(self.packed, self.split, self.recipe.data, view)
+
+        baselines = {"raw": partial(raw, ViewConfig()), "untrained": partial(self._features, stages, False)}
+        if view != ViewConfig():
+            baselines["raw_streams"] = partial(raw, view)
         result = {
             "evaluator": evaluator,
-            "store": self.store.meta.dataset,
+            "store": self.store.path.name,
             "split": self.split.name,
             "protocol": getattr(evaluation, evaluator).to_tree(),
             "stages": {stage.name: stage.training.epochs for stage in stages},
+            "streams": list(view.streams),
             "epoch": stages[-1].training.epochs,
             "seed": seed,
             "clips": {"train": len(self.split.train), "test": len(self.split.test)},
         }
-        trained = self._features([self.trained_encoder(stage) for stage in stages])
-        untrained = self._features([self.build_encoder(stage) for stage in stages])
-        raw = raw_features(self.packed, self.split, self.recipe.data, ViewConfig())
-        result |= score_with_baselines(trained, {"raw": raw, "untrained": untrained}, score)
+        result |= score_with_baselines(partial(self._features, stages, True), baselines, score)
         write_result(self.folder, result)
         return result
 
-    def _features(self, encoders: Sequence[Encoder]) -> Features:
-        pooling = self.recipe.representation.pooling
-        stages = map(self._stage, self.recipe.evaluated_stages)
-        sources = [
-            Source(encoder, stage.pretext.input, pooling)
-            for encoder, stage in zip(encoders, stages, strict=True)
-        ]
+    def _features(self, stages: Sequence[StageConfig], trained: bool) -> Features:
+        """The features of these stages' encoders, as trained or as they were at the start."""
+        sources = []
+        for stage in stages:
+            encoder = self.trained_encoder(stage) if trained else self.build_encoder(stage)
+            source = Source(encoder, stage.pretext.input, self.recipe.representation.pooling)
+            if not trained:
+                calibrate_norms(self.packed, self.split, self.recipe.data, source)
+            sources.append(source)
         return encoder_features(self.packed, self.split, self.recipe.data, sources)
 
     def _teacher(self, stage: StageConfig) -> Teacher:
@@ -185,12 +212,17 @@ class Run:
 
     def _checkpoint(self, stage: StageConfig) -> Checkpoint | None:
         path = checkpoint_path(self.folder, stage.name)
-        return load_checkpoint(path) if path.exists() else None
+        return load_checkpoint(path, stage.name) if path.exists() else None
 
     def _pose(self) -> tuple[int, int]:
         """V joints and C coordinates of the store."""
         return len(self.store.layout.joints), len(self.store.meta.coordinates)
 
-    def _check_data(self) -> None:
-        """Open everything that can be wrong before the folder is made."""
-        _ = self.device, self.split
+    def _check(self) -> None:
+        """Meet everything that can be wrong before the folder is made."""
+        bodies, most = self.recipe.data.bodies, self.store.meta.bodies
+        if bodies > most:
+            raise UserError(f"data.bodies: {bodies}, but no clip of {self.store.path} has more than {most}")
+        _ = self.split, self.packed
+        for stage in self.recipe.stages:
+            self.build_encoder(stage)

@@ -17,11 +17,30 @@ Progress = Callable[[Iterable[Path], int], Iterable[Path]]
 class Preparation:
     """What was read, and what was skipped and why."""
 
-    files: int = 0
+    files: int
+    max_damaged: float
     frames: int = 0
     damaged: list[str] = field(default_factory=list)  # "file: what is wrong"
     bodiless: list[str] = field(default_factory=list)  # names of clips in which nobody is seen
     missing: list[str] = field(default_factory=list)  # names on the list given with --missing
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        """Everything that was not stored, by the reason."""
+        return {
+            "damaged": self.damaged,
+            "without a body": self.bodiless,
+            "listed as missing": self.missing,
+        }
+
+    def note_damage(self, what: str) -> None:
+        """List a damaged file; UserError once there are too many, which tells a wrong folder early."""
+        self.damaged.append(what)
+        if len(self.damaged) > self.max_damaged * self.files:
+            raise UserError(
+                f"more than {self.max_damaged:.0%} of the {self.files} files are damaged; "
+                f"the first: {self.damaged[0]}; --max-damaged allows more"
+            )
 
 
 def prepare_store(
@@ -41,14 +60,16 @@ def prepare_store(
     `max_damaged` of the files is damaged; then no store is written.
     """
     paths = reader.files(source)
-    result = Preparation(files=len(paths))
+    result = Preparation(len(paths), max_damaged)
     layout = load_layout(reader.layout)
     with new_store(out, layout, overwrite=overwrite) as writer:
         for recording in _good_recordings(reader, progress(paths, len(paths)), missing, result):
             writer.add(recording)
             result.frames += recording.frames
-        _check_result(source, result, max_damaged, empty=not result.frames)
-        meta = writer.finish(reader.dataset, reader.fps, reader.classes, str(source))
+        if not result.frames:
+            counts = ", ".join(f"{len(names)} {why}" for why, names in result.skipped.items())
+            raise UserError(f"{source}: none of its {result.files} files could be used ({counts})")
+        meta = writer.finish(reader.dataset, reader.fps, reader.classes, str(source), result.skipped)
     return meta, result
 
 
@@ -64,28 +85,16 @@ def _good_recordings(
         try:
             recordings = reader.read(path)
         except (DamagedClip, OSError) as error:
-            result.damaged.append(f"{path.name}: {error}")
+            result.note_damage(f"{path.name}: {error}")
             continue
         for recording in recordings:
             if recording.name in seen:
-                result.damaged.append(f"{path.name}: clip '{recording.name}' was read before")
+                result.note_damage(f"{path.name}: clip '{recording.name}' was read before")
             elif not recording.tracks:
                 result.bodiless.append(recording.name)
             else:
                 seen.add(recording.name)
                 yield recording
-
-
-def _check_result(source: Path, result: Preparation, max_damaged: float, *, empty: bool) -> None:
-    damaged = len(result.damaged)
-    if damaged > max_damaged * result.files:
-        raise UserError(
-            f"{source}: {damaged} of {result.files} files are damaged, more than {max_damaged:.0%}; "
-            f"the first: {result.damaged[0]}; --max-damaged allows more"
-        )
-    if empty:
-        skipped = f"{damaged} damaged, {len(result.bodiless)} without a body, {len(result.missing)} missing"
-        raise UserError(f"{source}: none of its {result.files} files could be used ({skipped})")
 
 
 def read_missing(path: Path) -> frozenset[str]:

@@ -4,15 +4,17 @@
 `clips.csv`   a line a clip: name, label, subject, camera, setup, repetition, frames, bodies
 `frames.npy`  float32 (rows, V, C): the frames of every body track, one track after another, unpadded
 `tracks.npy`  int64 (tracks, 4): clip, first row, first frame in the clip, frames
+`skipped.csv` what was not stored, and why
 """
 
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from ssl_skeleton.skeleton.layout import Layout, load_layout
 FORMAT = 1
 COLUMNS = ("name", "label", "subject", "camera", "setup", "repetition", "frames", "bodies")
 _DATA_FILES = ("clips.csv", "frames.npy", "tracks.npy")
+_FILES = frozenset(("meta.json", "skipped.csv", *_DATA_FILES))
 
 
 class StoreMeta(Config):
@@ -173,16 +176,26 @@ class StoreWriter:
         line = (recording.name, *facts, recording.repetition, recording.frames, len(tracks))
         self._lines.append(line)
 
-    def finish(self, dataset: str, fps: float, classes: Sequence[str], source: str) -> StoreMeta:
-        """Write everything but the frames, which are already there, and return the meta data."""
+    def finish(
+        self,
+        dataset: str,
+        fps: float,
+        classes: Sequence[str],
+        source: str,
+        skipped: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> StoreMeta:
+        """Write everything but the frames, which are already there, and return the meta data.
+
+        `skipped` says what was left out, by the reason.
+        """
         self._frames.seek(0)
         if self._write_header() != self._header_size:
             raise AssertionError("the header of frames.npy changed its size")
         self.close()
         np.save(self._folder / "tracks.npy", np.array(self._tracks, dtype="<i8"), allow_pickle=False)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *self._lines])
-        write_text(self._folder / "clips.csv", text.getvalue())
+        _write_csv(self._folder / "clips.csv", [COLUMNS, *self._lines])
+        left_out = [(why, what) for why, names in skipped.items() for what in names]
+        _write_csv(self._folder / "skipped.csv", [("why", "what"), *left_out])
         meta = StoreMeta(
             format=FORMAT,
             dataset=dataset,
@@ -216,12 +229,22 @@ def new_store(
     out: Path, layout: Layout, *, bodies: int = 2, overwrite: bool = False
 ) -> Iterator[StoreWriter]:
     """A writer whose store appears at `out` when the block ends well, and not at all otherwise."""
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, is_mine=_is_store) as folder:
         writer = StoreWriter(folder, layout, bodies)
         try:
             yield writer
         finally:
             writer.close()
+
+
+def _write_csv(path: Path, lines: Sequence[Sequence[str | int]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(path, text.getvalue())
+
+
+def _is_store(folder: Path) -> bool:
+    return (folder / "meta.json").exists() and {path.name for path in folder.iterdir()} <= _FILES
 
 
 def _sha256(path: Path) -> str:

@@ -48,22 +48,23 @@ class GRU(Encoder):
         """Features (N, T, D); zero past a clip's length."""
         frames = x_nctvm.shape[2]
         x_nti = x_nctvm.permute(0, 2, 3, 1, 4).flatten(2)
-        if self.norm is not None:
-            x_nti = self._normalised(self.norm, x_nti, frame_mask(lengths, frames))
         if bool((lengths == frames).all()):
-            features_ntd: Tensor = self.gru(x_nti)[0]
+            features_ntd: Tensor = self.gru(self._normalised(x_nti.flatten(0, 1)).view_as(x_nti))[0]
             return features_ntd
+        # Over the valid frames alone: padding must not shift the statistics.
+        valid_nt = frame_mask(lengths, frames)
+        x_nti = torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], self._normalised(x_nti[valid_nt]))
         packed = pack_padded_sequence(x_nti, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
 
-    @staticmethod
-    def _normalised(norm: nn.BatchNorm1d, x_nti: Tensor, valid_nt: Tensor) -> Tensor:
-        """BatchNorm over the valid frames alone, so that padding does not shift the statistics."""
-        frames_ki = x_nti[valid_nt]
+    def _normalised(self, frames_ki: Tensor) -> Tensor:
+        """BatchNorm, where there is one, of K frames."""
+        norm = self.norm
+        if norm is None:
+            return frames_ki
         if norm.training and len(frames_ki) == 1:  # which has no variance: the running statistics stand in
-            normal_ki = functional.batch_norm(
+            return functional.batch_norm(
                 frames_ki, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )
-        else:
-            normal_ki = norm(frames_ki)
-        return torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], normal_ki)
+        normal_ki: Tensor = norm(frames_ki)
+        return normal_ki

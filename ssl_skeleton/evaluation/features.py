@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
@@ -15,7 +16,7 @@ from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import Pooling, represent
 from ssl_skeleton.errors import UserError
 
-RAW_FRAMES = 32  # the raw-coordinate baseline resamples clips to so many frames when the recipe does not
+RAW_FRAMES = 32  # of the raw-coordinate baselines, whatever the recipe's own
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,31 @@ def encoder_features(
     return _both_parts(packed, split, represent_all, batch)
 
 
+@torch.no_grad()
+def calibrate_norms(
+    packed: PackedClips, split: Split, sampling: SamplingConfig, source: Source, batch: int = 256
+) -> None:
+    """Give an untrained encoder's BatchNorms the statistics of the training clips.
+
+    Any training finds them at once, so an untrained baseline without them would be a straw man.
+    """
+    norms = [module for module in source.encoder.modules() if isinstance(module, _BatchNorm)]
+    source.encoder.to(packed.device).eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over batches
+        norm.train()
+    for index in torch.split(torch.from_numpy(split.train), batch) if norms else ():
+        clips = make_view(packed, index, sampling, source.view, None)
+        source.encoder(clips.x, clips.lengths)
+    source.encoder.eval()
+
+
 def raw_features(
     packed: PackedClips, split: Split, sampling: SamplingConfig, view: ViewConfig, batch: int = 256
 ) -> Features:
-    """The baseline without any learning: the resampled, normalised coordinates themselves."""
-    resampled = sampling.model_copy(update={"frames": sampling.frames or RAW_FRAMES})
+    """The baseline without any learning: the normalised coordinates, resampled to 32 frames."""
+    resampled = sampling.model_copy(update={"frames": RAW_FRAMES})
 
     def flatten(index: Tensor) -> Tensor:
         return make_view(packed, index, resampled, view, None).x.flatten(1)
@@ -66,24 +87,30 @@ def raw_features(
     return _both_parts(packed, split, flatten, batch)
 
 
-@torch.no_grad()
 def _both_parts(
     packed: PackedClips, split: Split, compute: Callable[[Tensor], Tensor], batch: int
 ) -> Features:
-    def part(index: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        # Sorted by length, clips kept at their own rate are padded least.
-        order = np.argsort(packed.lengths.cpu().numpy()[index], kind="stable")
-        chunks = torch.split(torch.from_numpy(index[order]), batch)
-        sorted_nd = torch.cat([compute(chunk).float().cpu() for chunk in chunks]).numpy()
-        features = np.empty_like(sorted_nd)
-        features[order] = sorted_nd
-        return features, packed.labels.cpu().numpy()[index]
-
-    features = Features(*part(split.train), *part(split.test))
-    for name, array in (("training", features.train), ("test", features.test)):
-        wrong = ~np.isfinite(array).all(axis=1)
-        if wrong.any():
-            raise UserError(f"{wrong.sum()} of {len(array)} {name} features are not finite; train again")
-    if min(features.train_labels.min(), features.test_labels.min()) < 0:
+    labels = packed.labels.cpu().numpy()
+    if min(labels[split.train].min(), labels[split.test].min()) < 0:
         raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
+    train = _compute_all(packed, split.train, compute, batch)
+    test = _compute_all(packed, split.test, compute, batch)
+    return Features(train, labels[split.train], test, labels[split.test])
+
+
+@torch.no_grad()
+def _compute_all(
+    packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
+) -> NDArray[np.float32]:
+    """The rows of `index`, computed in order of length, so that clips at their own rate are padded least."""
+    order = np.argsort(packed.lengths.cpu().numpy()[index], kind="stable")
+    features: NDArray[np.float32] | None = None
+    for begin in range(0, len(index), batch):
+        chunk = order[begin : begin + batch]
+        rows = compute(torch.from_numpy(index[chunk])).float().cpu().numpy()
+        if features is None:
+            features = np.empty((len(index), rows.shape[1]), dtype=np.float32)
+        features[chunk] = rows
+    if features is None or not np.isfinite(features).all():
+        raise UserError("some features are not finite: the encoder is broken; train again")
     return features

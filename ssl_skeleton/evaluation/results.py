@@ -8,14 +8,24 @@ from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.files import write_json
 
 Scores = dict[str, Any]
-BASELINES = {"raw": "raw coordinates", "untrained": "untrained encoder"}
+BASELINES = {
+    "raw": "raw coordinates",
+    "raw_streams": "raw {streams}",
+    "untrained": "untrained encoder",
+}
 
 
 def score_with_baselines(
-    features: Features, baselines: Mapping[str, Features], score: Callable[[Features], Scores]
+    trained: Callable[[], Features],
+    baselines: Mapping[str, Callable[[], Features]],
+    score: Callable[[Features], Scores],
 ) -> Scores:
-    """The scores of a representation, with those of every baseline under `baselines`."""
-    return {**score(features), "baselines": {name: score(found) for name, found in baselines.items()}}
+    """The scores of a representation, with those of every baseline under `baselines`.
+
+    Features are asked for one after another, so that only one set is in memory at a time.
+    """
+    scores = score(trained())
+    return {**scores, "baselines": {name: score(features()) for name, features in baselines.items()}}
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
@@ -28,7 +38,8 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
 def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
     """The result as text: a row for the representation and each baseline, then the classes."""
     rows = {"trained": result}
-    rows |= {BASELINES[name]: scores for name, scores in result["baselines"].items()}
+    streams = "+".join(result["streams"])
+    rows |= {BASELINES[name].format(streams=streams): scores for name, scores in result["baselines"].items()}
     columns = _columns(result)
     width = max(map(len, rows))
     head = f"{result['evaluator']} on {result['store']}, split {result['split']}, top-1 in %"

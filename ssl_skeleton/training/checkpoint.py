@@ -40,8 +40,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); the one before is kept") from None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU; UserError when it is missing, damaged or of another format."""
+def load_checkpoint(path: Path, stage: str) -> Checkpoint:
+    """Read a stage's checkpoint onto the CPU; UserError when it is missing, damaged or something else."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; was this stage trained?")
     try:
@@ -49,10 +49,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a damaged file makes torch raise anything, IndexError as well as EOFError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: damaged or no checkpoint ({reason})") from None
-    names = {field.name for field in fields(Checkpoint)}
-    if not isinstance(tree, dict) or set(tree) != names or tree["format"] != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of format {FORMAT}")
+    if not _is_checkpoint(tree) or tree["format"] != FORMAT or tree["stage"] != stage:
+        raise UserError(f"{path}: not a checkpoint of stage {stage} in format {FORMAT}")
     return Checkpoint(**tree)
+
+
+def _is_checkpoint(tree: object) -> bool:
+    """Whether a loaded file has the fields of a checkpoint, each of its type."""
+    if not isinstance(tree, dict) or set(tree) != {field.name for field in fields(Checkpoint)}:
+        return False
+    counts = [tree["epoch"], tree["step"], tree["format"]]
+    tables = [tree["pretext"], tree["optimiser"], tree["totals"]]
+    return (
+        all(isinstance(count, int) and count >= 0 for count in counts)
+        and all(isinstance(table, dict) for table in tables)
+        and all(isinstance(tensor, torch.Tensor) for tensor in tree["pretext"].values())
+        and all(isinstance(total, float) for total in tree["totals"].values())
+    )
 
 
 def load_state(module: torch.nn.Module, state: dict[str, Any], where: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,7 @@ class _Position:
 
 
 Watcher = Callable[[int, dict[str, float]], None]
+Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
 
 
 def train(
@@ -76,13 +77,16 @@ def train(
     config: TrainingConfig,
     folder: Path,
     resume: Checkpoint | None = None,
+    *,
     watch: Watcher = lambda epoch, values: None,
+    progress: Progress = lambda batches, total, what: batches,
 ) -> None:
     """Train a stage to its last epoch, or on to it from `resume`.
 
     After every `checkpoint_every` epochs, and when a signal asks to stop, the state goes to
     `folder/checkpoints/<stage>.pt`. `watch` is called after every epoch with its number (from 1) and mean
-    values. Raises Stopped after a signal, UserError on a loss that is not finite.
+    values; `progress` wraps the batches of an epoch, with their number and a title. Raises Stopped after a
+    signal, UserError on a loss that is not finite.
     """
     task.pretext.to(task.packed.device).train()
     optimiser = config.optimiser.build(p for p in task.pretext.parameters() if p.requires_grad)
@@ -90,7 +94,10 @@ def train(
     at = _Position()
     if resume is not None:
         load_state(task.pretext, resume.pretext, path)
-        optimiser.load_state_dict(resume.optimiser)
+        try:
+            optimiser.load_state_dict(resume.optimiser)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: of another optimiser than the recipe's ({error})") from None
         at = _Position(resume.epoch, resume.step, dict(resume.totals))
 
     def save(path: Path) -> None:
@@ -105,7 +112,8 @@ def train(
     with RunLog(folder, task.name, at.epoch) as log, _signals() as asked:
         while at.epoch < config.epochs:
             began, skipped = time.perf_counter(), at.step
-            for index in _batches(task, config, at.epoch)[skipped:]:
+            batches = _batches(task, config, at.epoch)[skipped:]
+            for index in progress(batches, len(batches), f"{task.name} {at.epoch + 1}/{config.epochs}"):
                 stop_if_asked()
                 try:
                     _train_step(task, config, optimiser, at, index)
@@ -159,7 +167,8 @@ def _train_step(
         group["lr"] = config.optimiser.lr * config.schedule.rate(progress, config.epochs)
     torch.manual_seed(derive_seed(task.seed, task.name, at.epoch, at.step, "dropout"))
     parts = task.pretext(draw_views(task, index, at.epoch, at.step))
-    values = {name: float(part.detach()) for name, part in parts.items()}
+    logged = torch.stack([part.detach() for part in parts.values()]).tolist()  # one transfer from a GPU
+    values = dict(zip(parts, logged, strict=True))
     if not all(map(math.isfinite, values.values())):
         found = ", ".join(f"{name} {value:g}" for name, value in values.items())
         raise FloatingPointError(f"a loss is not finite ({found}); lower the learning rate or clip gradients")

@@ -15,10 +15,11 @@ from ssl_skeleton.data.synthetic.actions import CATALOGUE, Action, Contact, Perf
 from ssl_skeleton.data.synthetic.body import LAYOUT, Array, Body, Pose, move
 from ssl_skeleton.data.synthetic.sensor import YAWS, sense, skeleton_text, view
 from ssl_skeleton.errors import UserError, nearest
-from ssl_skeleton.files import new_folder
+from ssl_skeleton.files import new_folder, write_json
 
 ACTIONS: tuple[str, ...] = tuple(action.name for action in CATALOGUE)
 
+_MARK = "synthetic.json"  # tells synthetic recordings from real ones, which are never overwritten
 _FPS = 30
 _MOST_FRAMES = 120
 _MOST_SUBJECTS, _MOST_REPETITIONS = 40, 20
@@ -62,7 +63,7 @@ def synthesise(
         repetitions: how often each performs each action, 1..20.
         cameras: how many cameras see every performance, 1..3, the middle one first.
         seed: of everything that is random, from 0 on.
-        overwrite: replace `out` where it exists.
+        overwrite: replace `out` where it exists and holds synthetic recordings.
         progress: wraps the list of performances (and their number) that is gone through.
 
     Returns:
@@ -81,7 +82,9 @@ def synthesise(
             range(1, subjects + 1), range(1, repetitions + 1), range(1, len(ACTIONS) + 1)
         )
     }
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, overwrite=overwrite, is_mine=lambda there: (there / _MARK).is_file()) as folder:
+        facts = {"subjects": subjects, "repetitions": repetitions, "cameras": cameras, "seed": seed}
+        write_json(folder / _MARK, facts)
         for name in progress(list(performances), len(performances)):
             action, subject, repetition = performances[name]
             world_mtvc = synthesise_motion(ACTIONS[action - 1], subject, repetition, seed)

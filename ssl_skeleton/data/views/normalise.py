@@ -13,11 +13,14 @@ from ssl_skeleton.skeleton.layout import Layout
 class NormaliseConfig(Config):
     """What is taken out of the coordinates, in this order.
 
-    center  `first_frame` moves the first body's root in its first frame to the origin, `each_frame` does
-            so in every frame (which also takes the path walked out).
-    facing  turns the clip so that, in its first frame, the first body looks along -z: `yaw` about
-            the vertical alone, `body` also makes its spine upright.
-    scale   `torso` divides by the length of the first body's spine in its first frame, `minmax` maps each
+    The leading body is the first one seen in the first frame in which any is seen; all bodies are moved,
+    turned and scaled as one.
+
+    center  `first_frame` moves the leading body's root in that frame to the origin, `each_frame` does so in
+            every frame (which also takes the path walked out).
+    facing  turns the clip so that, in that frame, the leading body looks along -z: `yaw` about the vertical
+            alone, `body` also makes its spine upright.
+    scale   `torso` divides by the length of the leading body's spine in that frame, `minmax` maps each
             coordinate's range in the clip to -1..1.
     """
 
@@ -74,9 +77,11 @@ def facing_rotation(pose_ncv: Tensor, layout: Layout, *, upright: bool) -> Tenso
 
 
 def _first_pose(x_nctvm: Tensor, seen: Tensor) -> Tensor:
-    """The first body (N, C, V) in the first frame in which it is seen."""
-    first_n = seen[:, 0, :, 0, 0].to(torch.uint8).argmax(dim=1)
-    return x_nctvm[torch.arange(len(x_nctvm), device=x_nctvm.device), :, first_n, :, 0]
+    """The leading body (N, C, V): the first one seen in the first frame in which any is seen."""
+    seen_ntm = seen[:, 0, :, 0].to(torch.uint8)
+    each_n = torch.arange(len(x_nctvm), device=x_nctvm.device)
+    first_n = seen_ntm.amax(dim=2).argmax(dim=1)
+    return x_nctvm[each_n, :, first_n, :, seen_ntm[each_n, first_n].argmax(dim=1)]
 
 
 def _origin(x_nctvm: Tensor, seen: Tensor, pose_ncv: Tensor, layout: Layout, center: str) -> Tensor:

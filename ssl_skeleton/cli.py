@@ -68,7 +68,8 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory: a class of its own on a GPU, only a message on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    messages = ("allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

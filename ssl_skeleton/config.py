@@ -158,14 +158,28 @@ def _user_path(loc: Sequence[int | str], tree: Any) -> tuple[str, Any]:
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, with YAML 1.2 floats and no duplicate keys."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key, key_node in zip(keys, own, strict=True):
-            if not isinstance(key, str) or keys.count(key) > 1:
-                problem = f"key {key!r} stands twice" if isinstance(key, str) else f"key {key!r} is no text"
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Check the keys as they are written, before merge keys add others to them."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[str, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"key {key!r} is no text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        return super().construct_mapping(node, deep)
+            if key in first:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", first[key])
+            first[key] = key_node.start_mark
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Take over what merge keys name, within the bounds of `_MOST_VALUES`."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:
+            problem = f"more than {_MOST_VALUES} values"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _StrictLoader.add_implicit_resolver(

@@ -60,10 +60,14 @@ def new_folder(
     Raises UserError when `out` exists and `overwrite` is false. It never replaces a folder unless `is_mine`
     knows it as one of its own kind: a slip in --out must not cost anyone their recordings.
     """
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: already exists; choose another --out, or add --overwrite")
-    if out.exists() and not (out.is_dir() and is_mine(out)):
-        raise UserError(f"{out}: holds other things than this command writes; choose another --out")
+
+    def check() -> None:
+        if out.exists() and not overwrite:
+            raise UserError(f"{out}: already exists; choose another --out, or add --overwrite")
+        if out.exists() and not (out.is_dir() and (is_mine(out) or not any(out.iterdir()))):
+            raise UserError(f"{out}: holds other things than this command writes; choose another --out")
+
+    check()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -72,6 +76,7 @@ def new_folder(
     try:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
+        check()  # again: the block may have taken hours
         _replace_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,14 +88,16 @@ def _replace_folder(new: Path, out: Path) -> None:
         new.rename(out)
         return
     aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    out.rename(aside / out.name)
+    older = aside / out.name
     try:
+        out.rename(older)
         new.rename(out)
     except BaseException:
-        (aside / out.name).rename(out)
+        if older.exists():
+            older.rename(out)
+        aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask() -> int:

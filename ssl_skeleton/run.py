@@ -132,7 +132,13 @@ class Run:
 
     def build_pretext(self, stage: StageConfig) -> Pretext:
         """The pretext of a stage with its random start, and its teachers as they were trained."""
-        teachers = {name: self._teacher(self._stage(name)) for name in stage.pretext.teacher_names()}
+        return self._build_pretext(stage, self.trained_encoder)
+
+    def _build_pretext(self, stage: StageConfig, teacher: Callable[[StageConfig], Encoder]) -> Pretext:
+        teachers = {}
+        for name in stage.pretext.teacher_names():
+            earlier = self._stage(name)
+            teachers[name] = Teacher(teacher(earlier), earlier.pretext.input)
         encoder = self.build_encoder(stage)
         shape = PoseShape(*self._pose(), self.recipe.data.bodies)
         return stage.pretext.build(encoder, shape, teachers)
@@ -175,12 +181,13 @@ class Run:
         def raw(view: ViewConfig) -> Features:
             return raw_features(self.packed, self.split, self.recipe.data, view)
 
-        baselines = {"raw": partial(raw, ViewConfig()), "untrained": partial(self._features, stages, False)}
+        baselines = {"raw": partial(raw, ViewConfig())}
         if view != ViewConfig():
             baselines["raw_streams"] = partial(raw, view)
+        baselines["untrained"] = partial(self._features, stages, False)
         result = {
             "evaluator": evaluator,
-            "store": self.store.path.name,
+            "store": self.store.path.absolute().name,
             "split": self.split.name,
             "protocol": getattr(evaluation, evaluator).to_tree(),
             "stages": {stage.name: stage.training.epochs for stage in stages},
@@ -204,9 +211,6 @@ class Run:
             sources.append(source)
         return encoder_features(self.packed, self.split, self.recipe.data, sources)
 
-    def _teacher(self, stage: StageConfig) -> Teacher:
-        return Teacher(self.trained_encoder(stage), stage.pretext.input)
-
     def _stage(self, name: str) -> StageConfig:
         return next(stage for stage in self.recipe.stages if stage.name == name)
 
@@ -225,4 +229,4 @@ class Run:
             raise UserError(f"data.bodies: {bodies}, but no clip of {self.store.path} has more than {most}")
         _ = self.split, self.packed
         for stage in self.recipe.stages:
-            self.build_encoder(stage)
+            self._build_pretext(stage, self.build_encoder)

@@ -118,6 +118,10 @@ _PIECES = (
     b"]",
     b'"',
     b"{}",
+    b" ",
+    b"\t",
+    b"x",
+    b"1_0",
     b"",
 )
 
@@ -140,7 +144,7 @@ def damages(draw: st.DrawFn, data: bytes) -> bytes:
             hurt = bytearray(b"\n").join(lines)
         else:
             piece = b"" if kind == "cut" else draw(st.sampled_from(_PIECES))
-            hurt[place : place + draw(st.integers(1, 30))] = piece
+            hurt[place : place + draw(st.integers(0, 5) | st.integers(1, 400))] = piece
     return bytes(hurt)
 
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import signal
@@ -5,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -77,7 +79,7 @@ def test_the_whole_road(house, capsys):
     assert run(knn, "--run", folder, "evaluation.knn.k=[1, 2]") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "linear on nw_ucla, split cross_view" in printed.out
+    assert "linear on store, split cross_view" in printed.out
     assert "k=2" in printed.out
     for name in ("\ntrained", "raw coordinates", "untrained encoder", "pick up with one hand"):
         assert printed.out.count(name) == 2, name
@@ -89,8 +91,8 @@ def test_the_whole_road(house, capsys):
         "log.jsonl",
         "checkpoints/teacher.pt",
         "checkpoints/main.pt",
-        "eval/linear-nw_ucla-cross_view.json",
-        "eval/knn-nw_ucla-cross_view.json",
+        "eval/linear-store-cross_view.json",
+        "eval/knn-store-cross_view.json",
     }
     assert {name.split("/")[1] for name in boards} == {"teacher", "main"}
 
@@ -109,7 +111,59 @@ def test_prepare_says_what_it_found(recordings_folder, tmp_path, capsys):
         capsys, prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store"
     )
     assert snapshot(tmp_path / "store") == before
-    assert run(prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store", "--overwrite") == 0
+    again = ["nw_ucla", "--source", source, "--out", tmp_path / "store", "--overwrite"]
+    shutil.copy(recordings_folder / cut.name, cut)
+    assert run(prepare, *again) == 0
+    assert "27 clips" in capsys.readouterr().out
+    (tmp_path / "store" / "notes.txt").write_text("mine")
+    before = snapshot(tmp_path / "store")
+    assert "holds other things" in refused(capsys, prepare, *again)
+    assert snapshot(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize("place", [".", "..", "../recordings/."])
+def test_recordings_are_never_overwritten(place, recordings_folder, tmp_path, capsys):
+    source = tmp_path / "recordings"
+    shutil.copytree(recordings_folder, source)
+    before = snapshot(tmp_path)
+    words = ["nw_ucla", "--source", source, "--out", source / place, "--overwrite"]
+    assert "holds other things than this command writes" in refused(capsys, prepare, *words)
+    assert "holds other things" in refused(capsys, synthesise, "--out", source / place, "--overwrite")
+    assert snapshot(tmp_path) == before
+    assert len(list(source.glob("*.json"))) == 27
+
+
+def test_synthetic_recordings_are_overwritten_by_their_own_kind_alone(tmp_path, capsys):
+    raw, words = tmp_path / "raw", ["--subjects", 1, "--repetitions", 1]
+    assert run(synthesise, "--out", raw, *words) == 0
+    before = snapshot(raw)
+    prepared = ["synthetic", "--source", raw, "--out", raw, "--overwrite"]
+    assert "holds other things" in refused(capsys, prepare, *prepared)
+    assert snapshot(raw) == before
+    assert run(synthesise, "--out", raw, *words, "--seed", 1, "--overwrite") == 0
+    assert snapshot(raw).keys() == before.keys()
+    assert snapshot(raw) != before
+
+
+def test_many_skipped_clips_are_all_in_the_store(recordings_folder, tmp_path, capsys):
+    source, store = tmp_path / "source", tmp_path / "store"
+    shutil.copytree(recordings_folder, source)
+    paths = sorted(source.iterdir())[:7]
+    for path in paths:
+        path.write_text("{")
+    (source / "line\nbreak.json").write_text("{")
+    words = ["--source", source, "--out", store, "--max-damaged", 0.5]
+    assert run(prepare, "nw_ucla", *words) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2
+    assert f"skipped 8 damaged: {paths[0].name}: " in printed
+    assert f"; all in {store / 'skipped.csv'}" in printed
+    with (store / "skipped.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == ["why", "what"]
+    assert {what.split(": ")[0] for _, what in lines[1:]} == {path.name for path in paths} | {
+        "line\nbreak.json"
+    }
 
 
 @pytest.mark.parametrize(
@@ -118,8 +172,8 @@ def test_prepare_says_what_it_found(recordings_folder, tmp_path, capsys):
         (None, "no such folder"),
         ({}, "holds no *.json"),
         ({"clip.avi": "x"}, "holds no *.json"),
-        ({"a01_s01_e01_v01.json": '{"skeletons": [[[1.0, '}, "1 of 1 files are damaged"),
-        ({"a01_s01_e01_v01.json": "PK\x03\x04"}, "1 of 1 files are damaged"),
+        ({"a01_s01_e01_v01.json": '{"skeletons": [[[1.0, '}, "more than 5% of the 1 files are damaged"),
+        ({"a01_s01_e01_v01.json": "PK\x03\x04"}, "more than 5% of the 1 files are damaged"),
         ({"holiday.json": "{}"}, "the file name does not read aXX_sXX_eXX_vXX"),
     ],
 )
@@ -132,7 +186,8 @@ def test_recordings_that_cannot_be_read(files, message, tmp_path, capsys):
     before = snapshot(tmp_path)
     line = refused(capsys, prepare, "nw_ucla", "--source", source, "--out", tmp_path / "store")
     assert message in line
-    assert str(source) in line
+    damaged = [name for name in files or {} if name.endswith(".json")]
+    assert (damaged[0] if damaged else str(source)) in line
     assert snapshot(tmp_path) == before
 
 
@@ -214,7 +269,7 @@ def test_runs_that_cannot_be_scored(command, house, tmp_path, capsys):
     assert "can change after training" in refused(capsys, command, "--run", folder, "seed=3")
     assert "nowhere: not a prepared store" in refused(capsys, command, "--run", folder, "data.store=nowhere")
     assert snapshot(folder) == before
-    kept = load_checkpoint(path)
+    kept = load_checkpoint(path, "main")
     kept.pretext["encoder.norm.weight"] = torch.ones(3)
     save_checkpoint(path, kept)
     assert f"{path}: of another architecture" in refused(capsys, command, "--run", folder)
@@ -249,6 +304,71 @@ def test_a_damaged_store_is_named(house, tmp_path, capsys):
     frames.write_bytes(frames.read_bytes()[:-400])
     words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs", f"data.store={store}"]
     assert str(frames) in refused(capsys, pretrain, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_that_does_not_suit_its_store_leaves_no_folder(house, tmp_path, capsys):
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs"]
+    line = refused(capsys, pretrain, *words, "data.bodies=2")
+    assert "data.bodies: 2, but no clip of" in line
+    store = tmp_path / "store"
+    shutil.copytree(house / "store", store)
+    frames_rvc = np.load(store / "frames.npy")
+    frames_rvc[5, 0, 0] = np.nan
+    np.save(store / "frames.npy", frames_rvc)
+    line = refused(capsys, pretrain, *words, f"data.store={store}")
+    assert f"{store / 'frames.npy'}: row 5 is not finite" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_scored_on_another_split(house, tmp_path, capsys):
+    folder = tmp_path / "fuse"
+    shutil.copytree(house / "runs" / "fuse", folder, ignore=shutil.ignore_patterns("eval"))
+    assert "did you mean 'cross_view'" in refused(capsys, knn, "--run", folder, "data.split=cross_vew")
+    assert not (folder / "eval").exists()
+    assert run(knn, "--run", folder, "data.split=cross_view_dev", "evaluation.knn.k=[1]") == 0
+    assert [path.name for path in (folder / "eval").iterdir()] == ["knn-store-cross_view_dev.json"]
+
+
+OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: 9 bytes\nmore"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "no more to be had"),
+        (MemoryError("Unable to allocate 9 TiB"), "Unable to allocate 9 TiB"),
+        (RuntimeError(OUT_OF_MEMORY), OUT_OF_MEMORY.splitlines()[0]),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory."),
+    ],
+)
+def test_too_little_memory_is_one_line(error, reason, capsys):
+    def main(arguments):
+        raise error
+
+    assert run_command(main, []) == 2
+    expected = f"error: out of memory ({reason}); try a smaller batch or encoder\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), NotImplementedError(), RecursionError()]
+)
+def test_other_errors_are_not_hidden(error):
+    def main(arguments):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run_command(main, [])
+    assert caught.value is error
+
+
+def test_an_encoder_larger_than_any_memory(house, tmp_path, capsys):
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs"]
+    for hidden in (10**7, 10**17):  # more than machines have, more than a number of bytes can say
+        line = refused(capsys, pretrain, *words, f"encoder.hidden={hidden}")
+        assert "out of memory" in line
+        assert "try a smaller batch or encoder" in line
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,7 +163,7 @@ def test_yaml_values(text, value):
         ("!!python/object/apply:os.system [ls]", "here: line 1: "),
         ("a: \0", "here: not valid YAML"),
         ("day: 2024-13-45", "here: not valid YAML (month must be in 1..12)"),
-        ("!!map [a]", "here: not valid YAML"),
+        ("!!map [a]", "here: line 1: not valid YAML (expected a mapping node"),
         ("!!bool perhaps", "here: not valid YAML"),
         ("a: &a [*a]", "here: not valid YAML"),
         ("[" * 5000, "here: not valid YAML"),
@@ -260,3 +261,39 @@ def test_a_merge_key_takes_over_what_is_not_given():
     tree = parse_yaml("a: &base {lr: 1, epochs: 2}\nb:\n  <<: *base\n  epochs: 3", "file.yaml")
     assert tree["b"] == {"lr": 1, "epochs": 3}
     assert tree["a"] == {"lr": 1, "epochs": 2}
+
+
+def test_a_merged_mapping_may_itself_be_merged():
+    text = "base: &base {lr: 1, n: 2}\na:\n  deep: &deep {<<: *base, lr: 3}\nc: {<<: *deep, n: 4}"
+    tree = parse_yaml(text, "file.yaml")
+    assert tree["a"]["deep"] == {"lr": 3, "n": 2}
+    assert tree["c"] == {"lr": 3, "n": 4}
+
+
+def test_a_merge_key_hides_no_duplicate():
+    with pytest.raises(UserError, match=r"line 3: not valid YAML \(key 'n' stands twice"):
+        parse_yaml("a: &a {lr: 1}\nb:\n  n: 1\n  n: 2\n  <<: *a", "file.yaml")
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping", "merge"])
+def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(kind):
+    lines = ["a0: &a0 {x: 1}"]
+    for number in range(1, 12):
+        names = [f"*a{number - 1}"] * 10
+        body = {
+            "list": f"[{', '.join(names)}]",
+            "mapping": "{" + ", ".join(f"k{i}: {name}" for i, name in enumerate(names)) + "}",
+            "merge": "{<<: [" + ", ".join(names) + "]}",
+        }[kind]
+        lines.append(f"a{number}: &a{number} {body}")
+    began = time.perf_counter()
+    with pytest.raises(UserError, match="more than 100000 values") as caught:
+        parse_yaml("\n".join(lines), "here")
+    one_line(caught.value)
+    assert time.perf_counter() - began < 10
+
+
+def test_a_mapping_of_many_keys_is_read_fast():
+    began = time.perf_counter()
+    assert len(parse_yaml("\n".join(f"k{number}: 1" for number in range(20_000)), "here")) == 20_000
+    assert time.perf_counter() - began < 60

@@ -85,7 +85,7 @@ def test_a_new_folder_appears_when_the_block_ends_well(tmp_path):
 
 
 def fail_to_fill(out: Path, reason: type[BaseException]) -> None:
-    with new_folder(out, overwrite=True) as folder:
+    with new_folder(out, overwrite=True, is_mine=lambda there: True) as folder:
         (folder / "file").write_text("half")
         raise reason
 
@@ -109,7 +109,7 @@ def test_an_existing_folder_is_refused_unless_it_may_be_replaced(tmp_path):
     (out / "old").write_text("old")
     with pytest.raises(UserError, match="--overwrite"), new_folder(out):
         raise AssertionError("the block was entered")
-    with new_folder(out, overwrite=True) as folder:
+    with new_folder(out, overwrite=True, is_mine=lambda there: (there / "old").exists()) as folder:
         (folder / "new").write_text("new")
         assert (out / "old").exists()
     assert list(tmp_path.rglob("*")) == [out, out / "new"]
@@ -121,3 +121,86 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UserError) as caught, new_folder(out):
         raise AssertionError("the block was entered")
     assert one_line(caught.value).startswith(f"{out}: cannot be written")
+
+
+@pytest.mark.parametrize("kind", ["another kind", "any kind", "file"])
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path, kind):
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    asked = []
+
+    def is_mine(folder: Path) -> bool:
+        asked.append(folder)
+        return kind == "file"
+
+    options = {} if kind == "any kind" else {"is_mine": is_mine}  # by default nothing is known
+    before = set(tmp_path.rglob("*"))
+    with (
+        pytest.raises(UserError, match="holds other things") as caught,
+        new_folder(out, overwrite=True, **options),
+    ):
+        raise AssertionError("the block was entered")
+    assert one_line(caught.value).startswith(f"{out}: ")
+    assert asked == ([out] if kind == "another kind" else [])
+    assert set(tmp_path.rglob("*")) == before
+    assert (out if kind == "file" else out / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_appears_while_the_block_runs_is_not_replaced(tmp_path, overwrite):
+    out = tmp_path / "out"
+
+    def interfere() -> None:
+        with new_folder(out, overwrite=overwrite, is_mine=lambda there: False):
+            out.mkdir()
+            (out / "mine").write_text("mine")
+
+    with pytest.raises(UserError, match="holds other things" if overwrite else "already exists"):
+        interfere()
+    assert list(tmp_path.rglob("*")) == [out, out / "mine"]
+
+
+@pytest.mark.parametrize("reason", [OSError, Interrupted])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_when_a_rename_fails_the_older_folder_is_put_back(tmp_path, monkeypatch, failing, reason):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    rename, calls = Path.rename, []
+
+    def failing_rename(self, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise reason
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(reason), new_folder(out, overwrite=True, is_mine=lambda there: True):
+        pass
+    assert list(tmp_path.rglob("*")) == [out, out / "old"]
+
+
+def test_an_older_folder_that_cannot_be_put_back_is_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    rename, calls = Path.rename, []
+
+    def failing_rename(self, target):
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with (
+        pytest.raises(OSError, match="Input/output"),
+        new_folder(out, overwrite=True, is_mine=lambda there: True),
+    ):
+        pass
+    (kept,) = tmp_path.rglob("old")
+    assert kept.read_text() == "old"

@@ -15,7 +15,31 @@ STORE = Path("store")
 def test_shipped_recipes_load_and_are_named_after_their_file(path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert load_recipe(Path("nowhere") / path.name) == recipe
+
+
+@pytest.mark.parametrize("folder", ["", "configs", "./configs", "."])
+def test_a_shipped_recipe_is_found_from_anywhere(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in CONFIGS:
+        assert load_recipe(Path(folder) / path.name) == load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "folder", ["nowhere", "mine/configs", "../configs", "{absolute}", "{absolute}/configs"]
+)
+def test_a_recipe_in_another_folder_is_not_taken_for_a_shipped_one(folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = Path(folder.format(absolute=tmp_path)) / CONFIGS[0].name
+    with pytest.raises(UserError) as error:
+        load_recipe(path)
+    assert str(error.value) == f"{path}: no such file"
+
+
+def test_a_recipe_of_ones_own_goes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(CONFIGS[0].name).write_text(yaml.safe_dump(recipe_tree(STORE) | {"name": "mine"}))
+    assert load_recipe(Path(CONFIGS[0].name)).name == "mine"
 
 
 @pytest.mark.parametrize("pretext", PRETEXTS)
@@ -36,6 +60,20 @@ def test_overrides_and_differences(tmp_path):
     assert recipe_difference(recipe, load_recipe(path, ["data.frames=null"])) == (
         "data.frames is 6 there, None here"
     )
+    assert recipe_difference(recipe, load_recipe(path, ["device=auto"])) is None
+    assert (
+        recipe_difference(recipe, load_recipe(path, ["device=auto", "seed=3"])) == "seed is 0 there, 3 here"
+    )
+
+
+def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny_recipe(STORE)
+    absolute = recipe.with_absolute_store()
+    assert absolute.data.store == str(tmp_path / "store")
+    assert recipe_difference(recipe, absolute) == f"data.store is 'store' there, {absolute.data.store!r} here"
+    monkeypatch.chdir(tmp_path.parent)
+    assert absolute.with_absolute_store() == absolute
 
 
 def test_by_default_the_last_stage_is_evaluated():
@@ -65,6 +103,16 @@ def change(path: str, value) -> dict:
         ("device", "gpu", "recipe: device: 'gpu' is not possible"),
         ("name", "a/b", "recipe: name: "),
         ("seed", 1.5, "recipe: seed: "),
+        ("seed", -1, "recipe: seed: "),
+        ("seed", 2**63, "recipe: seed: "),
+        (
+            "stages.0.training.optimiser",
+            {"name": "sgd", "nesterov": True, "momentum": 0.0},
+            "needs a momentum",
+        ),
+        ("stages.0.training.optimiser", {"name": "adamw", "betas": [0.9, 1.0]}, "optimiser.betas.1: "),
+        ("stages.0.pretext", {"name": "contrastive_motion", "key_draw": "input"}, "unknown key 'key_draw'"),
+        ("evaluation.linear", {"rates": []}, "evaluation.linear.rates: "),
         ("stages", [], "recipe: stages: "),
         ("stages.1.name", "teacher", "stages.1.name: 'teacher' stands twice"),
         ("stages.1.pretext", {"name": "contrastive_moton"}, "did you mean 'contrastive_motion'?"),
@@ -99,3 +147,7 @@ def test_a_missing_key_is_named(key):
 def test_a_missing_file_gets_the_nearest_shipped_one():
     with pytest.raises(UserError, match=r"no such file; did you mean configs/crrl_nw_ucla.yaml\?"):
         load_recipe(Path("configs/crl_nw_ucla.yaml"))
+
+
+def test_the_largest_seed():
+    assert Recipe.from_tree(change("seed", 2**63 - 1), "recipe").seed == 2**63 - 1

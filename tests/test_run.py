@@ -8,8 +8,12 @@ import torch
 import yaml
 from tiny import recipe_tree, same, tiny_recipe, tiny_store
 
+from ssl_skeleton import run as run_module
 from ssl_skeleton.data.readers import READERS
+from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.features import raw_features
+from ssl_skeleton.evaluation.knn import knn_scores
 from ssl_skeleton.recipe import Recipe, load_recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
@@ -38,17 +42,96 @@ def reopened(run: Run, **changes) -> Run:
 @pytest.mark.parametrize("evaluator", ["linear", "knn"])
 def test_a_result_holds_all_that_is_promised(evaluator, run):
     result = run.evaluate(evaluator)
-    path = run.folder / "eval" / f"{evaluator}-nw_ucla-cross_view.json"
+    path = run.folder / "eval" / f"{evaluator}-store-cross_view.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
-    assert (result["evaluator"], result["store"], result["split"]) == (evaluator, "nw_ucla", "cross_view")
+    assert (result["evaluator"], result["store"], result["split"]) == (evaluator, "store", "cross_view")
     assert (result["epoch"], result["seed"], result["clips"]) == (1, 0, {"train": 18, "test": 9})
     assert result["protocol"] == getattr(run.recipe.evaluation, evaluator).to_tree()
+    assert result["streams"] == ["joint"]
     assert result["baselines"].keys() == {"raw", "untrained"}
-    own = {"evaluator", "store", "split", "protocol", "stages", "epoch", "seed", "clips", "baselines"}
+    assert ("rate" in result) is (evaluator == "linear")
+    own = {
+        "evaluator",
+        "store",
+        "split",
+        "protocol",
+        "stages",
+        "streams",
+        "epoch",
+        "seed",
+        "clips",
+        "baselines",
+    }
     for scores in result["baselines"].values():
         assert scores.keys() == result.keys() - own
     assert 0 <= result["top1"] <= 1
     assert np.array(result["confusion"]).sum() == 9
+
+
+def with_input(store: Path, streams: list[str], **data) -> Recipe:
+    tree = recipe_tree(store, epochs=1)
+    seen = {"input": {"streams": streams}, "key": {"streams": ["motion", "joint"][: len(streams)]}}
+    tree["stages"][0]["pretext"] = tree["stages"][0]["pretext"] | seen
+    return Recipe.from_tree(tree | {"data": tree["data"] | data}, "recipe")
+
+
+@pytest.mark.parametrize("streams", [["joint", "motion"], ["bone"]])
+def test_other_streams_have_a_raw_baseline_of_their_own(streams, store, tmp_path):
+    run = Run.start(with_input(store, streams), tmp_path / "run")
+    run.pretrain()
+    result = run.evaluate("knn")
+    assert result["streams"] == streams
+    assert result["baselines"].keys() == {"raw", "raw_streams", "untrained"}
+    for name, view in (("raw", ViewConfig()), ("raw_streams", ViewConfig(streams=tuple(streams)))):
+        raw = raw_features(run.packed, run.split, run.recipe.data, view)
+        expected = knn_scores(raw, 3, run.recipe.evaluation.knn)
+        assert result["baselines"][name] == expected
+
+
+def test_the_raw_baseline_knows_nothing_of_the_recipes_frames(run, store, tmp_path):
+    other = Run.start(with_input(store, ["joint"], frames=9), tmp_path / "run")
+    other.pretrain()
+    assert other.evaluate("knn")["baselines"]["raw"] == run.evaluate("knn")["baselines"]["raw"]
+
+
+def test_a_run_is_evaluated_from_another_working_directory(store, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    shutil.copytree(store, tmp_path / "here" / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    run = Run.start(tiny_recipe(Path("data"), epochs=1), Path("runs") / "run")
+    run.pretrain()
+    before = run.evaluate("linear")
+    assert (tmp_path / "here/runs/run/eval/linear-data-cross_view.json").is_file()
+    monkeypatch.chdir(tmp_path / "there")
+    assert Run.open(Path("../here/runs/run")).evaluate("linear") == before
+
+
+def test_results_of_several_splits_and_stores_lie_side_by_side(run, store, tmp_path):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("eval"))
+    shutil.copytree(store, other)
+    for overrides in ([], ["data.split=cross_view_dev"], [f"data.store={other}"]):
+        Run.open(folder, overrides).evaluate("knn")
+    assert {path.name for path in (folder / "eval").iterdir()} == {
+        "knn-store-cross_view.json",
+        "knn-store-cross_view_dev.json",
+        "knn-other-cross_view.json",
+    }
+
+
+def test_the_untrained_baseline_is_calibrated_and_the_trained_encoder_is_not(run, monkeypatch):
+    given = []
+    monkeypatch.setattr(run_module, "calibrate_norms", lambda *words: given.append(words[-1].encoder))
+    run.evaluate("knn")
+    (encoder,) = given
+    start = run.build_encoder(run.recipe.stages[-1]).state_dict()
+    assert same(encoder.state_dict(), start)
+
+
+def test_a_run_goes_on_on_another_device(run):
+    elsewhere = run.recipe.model_copy(update={"device": "auto"})
+    assert Run.start(elsewhere, run.folder, resume=True).recipe.device == "auto"
 
 
 def test_an_evaluation_is_repeatable(run):
@@ -66,7 +149,7 @@ def test_the_baselines_know_nothing_of_the_checkpoint(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)
     path = folder / "checkpoints" / "main.pt"
-    blank = load_checkpoint(path)
+    blank = load_checkpoint(path, "main")
     for name, tensor in blank.pretext.items():
         if name.startswith("encoder.gru"):
             tensor.zero_()
@@ -83,12 +166,12 @@ def test_the_teacher_is_the_trained_earlier_stage(run):
     teacher, student = run.recipe.stages
     trained = run.trained_encoder(teacher).state_dict()
     assert same(trained, run.build_pretext(student).teacher.state_dict())
-    kept = load_checkpoint(run.folder / "checkpoints" / "main.pt").pretext
+    kept = load_checkpoint(run.folder / "checkpoints" / "main.pt", "main").pretext
     assert all(torch.equal(kept[f"teacher.{name}"], tensor) for name, tensor in trained.items())
 
 
 def test_the_evaluated_encoder_is_that_of_the_checkpoint(run):
-    kept = load_checkpoint(run.folder / "checkpoints" / "main.pt").pretext
+    kept = load_checkpoint(run.folder / "checkpoints" / "main.pt", "main").pretext
     for name, tensor in run.trained_encoder(run.recipe.stages[-1]).state_dict().items():
         assert torch.equal(tensor, kept[f"encoder.{name}"])
 
@@ -102,12 +185,15 @@ def test_pretraining_reads_no_label_and_no_test_clip(run, tmp_path):
     again.pretrain()
     for stage in ("teacher", "main"):
         path = Path("checkpoints") / f"{stage}.pt"
-        assert same(vars(load_checkpoint(run.folder / path)), vars(load_checkpoint(again.folder / path)))
+        assert same(
+            vars(load_checkpoint(run.folder / path, stage)), vars(load_checkpoint(again.folder / path, stage))
+        )
 
 
 def test_the_folder_of_a_new_run(store, tmp_path):
     recipe = tiny_recipe(store)
     run = Run.start(recipe, tmp_path / "runs" / "new")
+    assert Path(recipe.data.store).is_absolute()
     assert Recipe.from_tree(yaml.safe_load((run.folder / "recipe.yaml").read_text()), "kept") == recipe
     environment = json.loads((run.folder / "environment.json").read_text())
     assert {"ssl_skeleton", "torch", "python", "device", "revision"} <= environment.keys()
@@ -116,8 +202,11 @@ def test_the_folder_of_a_new_run(store, tmp_path):
 
 def test_evaluation_may_change_the_protocol_only(run):
     assert Run.open(run.folder, ["evaluation.knn.k=[2]"]).recipe.evaluation.knn.k == (2,)
-    for override in ("seed=1", "data.frames=3", "data.stores=x", "encoder.hidden=4"):
-        with pytest.raises(UserError, match=r"only evaluation\., device=, data.store= can change"):
+    assert Run.open(run.folder, ["data.split=cross_view_dev"]).recipe.data.split == "cross_view_dev"
+    for override in ("seed=1", "data.splits=x", "data.frames=3", "data.stores=x", "encoder.hidden=4"):
+        with pytest.raises(
+            UserError, match=r"only evaluation\., device=, data.store=, data.split= can change"
+        ):
             Run.open(run.folder, [override])
 
 
@@ -137,11 +226,30 @@ def test_a_folder_that_is_in_use(run, tmp_path):
 
 def test_a_bad_store_leaves_no_folder(store, tmp_path):
     tree = recipe_tree(store)
-    for data in ({"split": "cross_vew"}, {"store": str(tmp_path)}):
+    broken = tmp_path / "broken"
+    shutil.copytree(store, broken)
+    frames_rvc = np.load(broken / "frames.npy")
+    frames_rvc[7, 3, 1] = np.inf
+    np.save(broken / "frames.npy", frames_rvc)
+    for data, message in (
+        ({"split": "cross_vew"}, "did you mean 'cross_view'"),
+        ({"store": str(tmp_path)}, "not a prepared store"),
+        ({"bodies": 2}, r"data\.bodies: 2, but no clip of .*store has more than 1"),
+        ({"store": str(broken)}, r"broken/frames\.npy: row 7 is not finite"),
+    ):
         recipe = Recipe.from_tree(tree | {"data": tree["data"] | data}, "recipe")
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=message):
             Run.start(recipe, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("pretext", ["contrast", "fuse_contrast", "fuse_joint"])
+def test_streams_that_do_not_fit_their_key_leave_no_folder(pretext, store, tmp_path):
+    tree = recipe_tree(store, pretext)
+    tree["stages"][-1]["pretext"] = tree["stages"][-1]["pretext"] | {"input": {"streams": ["joint", "bone"]}}
+    with pytest.raises(UserError, match="contrastive_motion: key has 1 streams, input 2"):
+        Run.start(Recipe.from_tree(tree, "recipe"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_that_is_not_finished_is_not_evaluated(run, store, tmp_path):
@@ -165,7 +273,7 @@ def test_shipped_recipes_run(path, tmp_path):
     stages = len(load_recipe(path).stages)
     dataset = Path(load_recipe(path).data.store).name
     assert dataset in READERS
-    store = tiny_store(tmp_path / "store", dataset)
+    store = tiny_store(tmp_path / "store", dataset, bodies=load_recipe(path).data.bodies)
     small = ["device=cpu", f"data.store={store}", "encoder.hidden=4", "evaluation.linear.epochs=2"]
     short = [f"stages.{stage}.training.epochs=1" for stage in range(stages)]
     run = Run.start(load_recipe(path, [*small, *short]), tmp_path / "run")

@@ -21,8 +21,6 @@ from ssl_skeleton.recipe import Recipe, StageConfig
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 from ssl_skeleton.training.loop import Task
 
-torch.set_num_threads(1)  # tiny tensors: more threads would only wait for each other
-
 CLASSES, CAMERAS, REPETITIONS = 3, 3, 3
 CLIPS = CLASSES * CAMERAS * REPETITIONS
 ENCODER = GRUConfig(hidden=8, layers=2, input_norm="batch")
@@ -36,7 +34,7 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "reconstruct": {"name": "sequence_reconstructor", "input": _SEEN},
     "reconstruct_two_streams": {**_RECONSTRUCT, "input": {"streams": ["joint", "motion"]}},
     "contrast": {**_CONTRAST, "input": _SEEN, "key": _SEEN},
-    "contrast_frozen_head": {**_CONTRAST, "key_head": "frozen", "key_draw": "input", "pooling": "mean_max"},
+    "contrast_frozen_head": {**_CONTRAST, "key_head": "frozen", "pooling": "mean_max"},
     "joint": {**_JOINT, "input": _SEEN},
     "fuse": {**_FUSE, "student": _RECONSTRUCT, "input": _SEEN},
     "fuse_contrast": {**_FUSE, "student": _CONTRAST, "pooling": "max"},

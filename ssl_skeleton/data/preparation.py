@@ -36,7 +36,7 @@ class Preparation:
     def note_damage(self, what: str) -> None:
         """List a damaged file; UserError once there are too many, which tells a wrong folder early."""
         self.damaged.append(what)
-        if len(self.damaged) > self.max_damaged * self.files:
+        if len(self.damaged) > self.max_damaged * self.files + 1e-9:  # 0.29 of 100 is 29
             raise UserError(
                 f"more than {self.max_damaged:.0%} of the {self.files} files are damaged; "
                 f"the first: {self.damaged[0]}; --max-damaged allows more"

@@ -67,10 +67,11 @@ def calibrate_norms(
     source.encoder.to(packed.device).eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
+        norm.momentum = None  # a plain mean over batches, each a sample of all clips of about the same size
         norm.train()
-    for index in torch.split(torch.from_numpy(split.train), batch) if norms else ():
-        clips = make_view(packed, index, sampling, source.view, None)
+    batches = -(-len(split.train) // batch)
+    for first in range(batches if norms else 0):
+        clips = make_view(packed, torch.from_numpy(split.train[first::batches]), sampling, source.view, None)
         source.encoder(clips.x, clips.lengths)
     source.encoder.eval()
 

@@ -24,7 +24,7 @@ class WantedView:
 
 @dataclass(frozen=True)
 class Teacher:
-    """An earlier stage's encoder, and how its clips are to be seen and pooled."""
+    """An earlier stage's encoder, and the view through which it sees clips."""
 
     encoder: Encoder
     view: ViewConfig

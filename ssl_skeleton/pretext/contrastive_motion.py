@@ -12,6 +12,7 @@ from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import Pooling, pool_features, pooled_dim, represent
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, PretextConfig, Teacher, WantedView
 from ssl_skeleton.pretext.heads import mlp
 from ssl_skeleton.pretext.losses import info_nce
@@ -41,7 +42,12 @@ class ContrastiveMotionConfig(PretextConfig):
     def build(
         self, encoder: Encoder, shape: PoseShape, teachers: Mapping[str, Teacher]
     ) -> "ContrastiveMotion":
-        """CML around `encoder`."""
+        """CML around `encoder`; UserError when its twin cannot see the keys."""
+        if len(self.key.streams) != len(self.input.streams):
+            raise UserError(
+                f"{self.name}: key has {len(self.key.streams)} streams, input {len(self.input.streams)}; "
+                "one encoder must fit both"
+            )
         return ContrastiveMotion(self, encoder)
 
 

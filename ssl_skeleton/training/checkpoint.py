@@ -63,6 +63,7 @@ def _is_checkpoint(tree: object) -> bool:
     return (
         all(isinstance(count, int) and count >= 0 for count in counts)
         and all(isinstance(table, dict) for table in tables)
+        and all(isinstance(name, str) for table in (tree["pretext"], tree["totals"]) for name in table)
         and all(isinstance(tensor, torch.Tensor) for tensor in tree["pretext"].values())
         and all(isinstance(total, float) for total in tree["totals"].values())
     )

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_more_damage_than_allowed_stops_and_leaves_no_store(tmp_path_factory, da
         (source / f"{name(number)}.json").write_text("{")
     if damaged > allowed * 10:
         message = refusal(source, max_damaged=allowed)
-        assert f"{damaged} of 10 files are damaged" in message
+        assert message.startswith(f"more than {allowed:.0%} of the 10 files are damaged; ")
         assert f"the first: {name(0)}.json: not valid JSON" in message
     elif damaged == 10:
         assert "none of its 10 files could be used (10 damaged" in refusal(source, max_damaged=allowed)
@@ -112,12 +113,53 @@ def test_more_damage_than_allowed_stops_and_leaves_no_store(tmp_path_factory, da
         assert len(prepare(source, max_damaged=allowed)[1].damaged) == damaged
 
 
+def test_the_damage_is_counted_as_it_comes():
+    result = Preparation(20, 0.1)
+    result.note_damage("one")
+    result.note_damage("two")
+    with pytest.raises(UserError, match="more than 10% of the 20 files are damaged; the first: one; "):
+        result.note_damage("three")
+    assert result.damaged == ["one", "two", "three"]
+
+
+def test_too_much_damage_stops_at_once(source):
+    read = []
+
+    def progress(paths, total):
+        for path in paths:
+            read.append(path)
+            path.write_text("{")
+            yield path
+
+    assert f"the first: {name(0)}.json: " in refusal(source, max_damaged=0.2, progress=progress)
+    assert len(read) == 3
+
+
+def test_all_that_was_skipped_is_in_the_store(source):
+    (source / f"{name(3)}.json").write_text("{")
+    write_clip(source, name(2), [])
+    store, result = prepare(source, max_damaged=0.1, missing=frozenset({name(1)}))
+    with (store.path / "skipped.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines == [
+        ["why", "what"],
+        ["damaged", result.damaged[0]],
+        ["without a body", name(2)],
+        ["listed as missing", name(1)],
+    ]
+    assert result.skipped == {
+        "damaged": result.damaged,
+        "without a body": [name(2)],
+        "listed as missing": [name(1)],
+    }
+
+
 def test_an_older_store_stays_when_a_new_one_cannot_be_made(source):
     older, _ = prepare(source)
     for path in source.iterdir():
         path.write_text("{")
     assert "--overwrite" in refusal(source)
-    assert "10 of 10 files are damaged" in refusal(source, overwrite=True)
+    assert "more than 5% of the 10 files are damaged" in refusal(source, overwrite=True)
     assert open_store(older.path).names == older.names
 
 
@@ -138,8 +180,9 @@ def test_clips_on_the_list_of_missing_are_not_read(source):
 
 def test_nothing_to_use(source):
     every = frozenset(map(name, range(10)))
-    assert "none of its 10 files could be used (0 damaged, 0 without a body, 10 missing)" in refusal(
-        source, missing=every
+    assert (
+        "none of its 10 files could be used (0 damaged, 0 without a body, 10 listed as missing)"
+        in refusal(source, missing=every)
     )
 
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import warnings
 from pathlib import Path
@@ -52,7 +53,47 @@ def test_the_files_are_what_any_language_reads(tmp_path):
     assert tracks.tolist() == [[0, 0, 0, 3], [0, 3, 1, 2], [1, 5, 0, 4], [1, 9, 1, 3]]
     meta = json.loads((tmp_path / "store" / "meta.json").read_text())
     assert (meta["format"], meta["fps"], meta["layout"], meta["rows"]) == (1, 30.0, "kinect_v1_20", 12)
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == sorted([*FILES, "skipped.csv"])
+    assert (tmp_path / "store" / "skipped.csv").read_text() == "why,what\n"
+
+
+def test_what_was_skipped_is_written_down(tmp_path):
+    with new_store(tmp_path / "store", LAYOUT) as writer:
+        writer.add(clip("a", 3))
+        skipped = {"damaged": ['b.json: a "quote", a comma', "c\n.json"], "without a body": [], "lost": ["d"]}
+        writer.finish("made_up", 30.0, CLASSES, "nowhere", skipped)
+    with (tmp_path / "store" / "skipped.csv").open(newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines == [
+        ["why", "what"],
+        ["damaged", 'b.json: a "quote", a comma'],
+        ["damaged", "c\n.json"],
+        ["lost", "d"],
+    ]
+
+
+@pytest.mark.parametrize("extra", [None, "notes.txt", "clip.json"])
+def test_only_a_store_is_overwritten(tmp_path, extra):
+    out = tmp_path / "store"
+    write_store(out, [clip("old", 3)])
+    if extra is None:
+        write_store(out, [clip("new", 3)], overwrite=True)
+        assert open_store(out).names == ("new",)
+        return
+    (out / extra).write_text("mine")
+    with pytest.raises(UserError, match="holds other things"):
+        write_store(out, [clip("new", 3)], overwrite=True)
+    assert open_store(out).names == ("old",)
+    assert (out / extra).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "meta.jsn"])
+def test_a_folder_without_meta_data_is_no_store_to_overwrite(tmp_path, name):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).write_text("mine")
+    with pytest.raises(UserError, match="holds other things"):
+        write_store(tmp_path / "store", [clip("new", 3)], overwrite=True)
+    assert (tmp_path / "store" / name).read_text() == "mine"
 
 
 def fail_to_write(out: Path, reason: type[BaseException], *, overwrite: bool = False) -> None:
@@ -237,11 +278,13 @@ def test_any_damage_is_refused_or_does_no_harm(good, tmp_path, data):
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             store = open_store(tmp_path)
+            packed = PackedClips(store, bodies=2)
         except UserError as error:
             one_line(error)
             return
-    clips = PackedClips(store, bodies=2).gather(torch.arange(len(store)), frames=4)
+    clips = packed.gather(torch.arange(len(store)), frames=4)
     assert clips.x.shape == (2, 3, 4, 20, 2)
+    assert clips.x.isfinite().all()
 
 
 @given(st.integers(0, 127), st.integers(1, 255))

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def test_cameras_turn_the_same_motion() -> None:
 
 
 def test_files_are_line_by_line_as_in_ntu(folder: Path) -> None:
-    paths = sorted(folder.iterdir())
+    paths = sorted(folder.glob("*.skeleton"))
+    assert {path.name for path in folder.iterdir()} == {path.name for path in paths} | {"synthetic.json"}
+    facts = json.loads((folder / "synthetic.json").read_text())
+    assert facts == {"subjects": 2, "repetitions": 1, "cameras": 2, "seed": 0}
     names = {
         f"S{s:03}C{c:03}P{s:03}R001A{a:03}.skeleton" for s in (1, 2) for c in (1, 2) for a in range(1, 21)
     }
@@ -156,7 +160,9 @@ def check_file(path: Path) -> list[int]:
 def test_same_seed_same_bytes_and_a_subset_is_identical(folder: Path, tmp_path: Path) -> None:
     synthesise(tmp_path / "subset", subjects=1, repetitions=1, cameras=1)
     synthesise(tmp_path / "other", subjects=1, repetitions=1, cameras=1, seed=1)
-    for path in (tmp_path / "subset").iterdir():
+    paths = list((tmp_path / "subset").glob("*.skeleton"))
+    assert len(paths) == len(ACTIONS)
+    for path in paths:
         assert path.read_bytes() == (folder / path.name).read_bytes()
         assert path.read_bytes() != (tmp_path / "other" / path.name).read_bytes()
 
@@ -185,6 +191,18 @@ def test_arguments_out_of_range_are_refused(wrong: dict[str, Any], tmp_path: Pat
 def test_an_older_folder_stays_unless_it_may_be_replaced(folder: Path) -> None:
     with pytest.raises(UserError, match="already exists"):
         synthesise(folder, subjects=1)
+
+
+def test_only_synthetic_recordings_are_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "raw"
+    out.mkdir()
+    (out / "S001C001P001R001A001.skeleton").write_text("real")
+    with pytest.raises(UserError, match="holds other things"):
+        synthesise(out, subjects=1, repetitions=1, cameras=1, overwrite=True)
+    assert [path.read_text() for path in out.iterdir()] == ["real"]
+    (out / "synthetic.json").write_text("{}")
+    synthesise(out, subjects=1, repetitions=1, cameras=1, overwrite=True)
+    assert len(list(out.iterdir())) == len(ACTIONS) + 1
 
 
 def test_an_unknown_action_gets_a_hint() -> None:

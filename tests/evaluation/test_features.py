@@ -9,7 +9,13 @@ from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.pooling import represent
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import RAW_FRAMES, Source, encoder_features, raw_features
+from ssl_skeleton.evaluation.features import (
+    RAW_FRAMES,
+    Source,
+    calibrate_norms,
+    encoder_features,
+    raw_features,
+)
 
 AUGMENTED = ViewConfig.from_tree({"augment": {"noise": 9.0, "crop": 0.5, "mask_frames": 0.5}}, "view")
 SPLIT = Split("some", train=np.array([7, 2, 26, 0, 9, 8]), test=np.array([3, 25, 1]))
@@ -53,11 +59,12 @@ def test_several_encoders_stand_one_after_another(packed):
     assert np.array_equal(both.test, np.hstack([one.test for one in each]))
 
 
-@pytest.mark.parametrize(("frames", "seen"), [(6, 6), (None, RAW_FRAMES)])
-def test_raw_features_are_the_coordinates(frames, seen, packed):
+@every_rate
+def test_raw_features_are_the_coordinates(frames, packed):
+    assert RAW_FRAMES == 32
     found = raw_features(packed, SPLIT, SamplingConfig(frames=frames), ViewConfig())
     for row, clip in zip(found.train, SPLIT.train, strict=True):
-        view = make_view(packed, torch.tensor([clip]), SamplingConfig(frames=seen), ViewConfig(), None)
+        view = make_view(packed, torch.tensor([clip]), SamplingConfig(frames=32), ViewConfig(), None)
         np.testing.assert_array_equal(row, view.x.flatten().numpy())
 
 
@@ -65,7 +72,7 @@ def test_features_that_are_not_finite_are_refused(packed):
     broken = source(packed)
     with torch.no_grad():
         broken.encoder.gru.bias_ih_l0.fill_(torch.nan)
-    with pytest.raises(UserError, match="6 of 6 training features are not finite"):
+    with pytest.raises(UserError, match="some features are not finite"):
         encoder_features(packed, SPLIT, SamplingConfig(), [broken])
 
 
@@ -73,3 +80,49 @@ def test_clips_without_label_are_refused(tmp_path):
     unlabelled = PackedClips(open_store(tiny_store(tmp_path / "store", labelled=False)), bodies=1)
     with pytest.raises(UserError, match="split some: some clips have no label"):
         encoder_features(unlabelled, SPLIT, SamplingConfig(), [source(unlabelled)])
+
+
+@torch.no_grad()
+def training_frames(packed: PackedClips, frames: int | None) -> torch.Tensor:
+    """Every valid frame (K, I) of the training clips, whole and not augmented, as an encoder sees it."""
+    rows = []
+    for clip in SPLIT.train:
+        clips = make_view(packed, torch.tensor([clip]), SamplingConfig(frames=frames), ViewConfig(), None)
+        rows.append(clips.x.permute(0, 2, 3, 1, 4).flatten(2)[0])
+    return torch.cat(rows)
+
+
+def calibrated(packed: PackedClips, frames: int | None, batch: int) -> tuple[Source, dict]:
+    known = source(packed)
+    start = {name: tensor.clone() for name, tensor in known.encoder.state_dict().items()}
+    calibrate_norms(packed, SPLIT, SamplingConfig(frames=frames), known, batch)
+    return known, start
+
+
+@every_rate
+def test_an_untrained_encoder_knows_the_statistics_of_the_training_clips(frames, packed):
+    known, start = calibrated(packed, frames, batch=256)
+    frames_ki = training_frames(packed, frames)
+    torch.testing.assert_close(known.encoder.norm.running_mean, frames_ki.mean(dim=0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(known.encoder.norm.running_var, frames_ki.var(dim=0), atol=1e-5, rtol=1e-4)
+    for name, tensor in known.encoder.state_dict().items():
+        moved = name in ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked")
+        assert torch.equal(tensor, start[name]) is not moved, name
+    assert not known.encoder.training
+    assert not known.encoder.norm.training
+
+
+@pytest.mark.parametrize("batch", [3, 5])
+def test_no_batch_of_the_calibration_outweighs_another(batch, packed):
+    known, _ = calibrated(packed, 6, batch)  # of 6 clips of 6 frames, 5 would leave one for a second batch
+    mean = training_frames(packed, 6).mean(dim=0)
+    torch.testing.assert_close(known.encoder.norm.running_mean, mean, atol=1e-5, rtol=1e-4)
+    assert known.encoder.norm.num_batches_tracked == 2
+
+
+def test_calibration_leaves_an_encoder_without_norms_alone(packed):
+    config = ENCODER.model_copy(update={"input_norm": "none"})
+    known = Source(config.build(packed.layout, 3, 1), AUGMENTED, "mean")
+    start = {name: tensor.clone() for name, tensor in known.encoder.state_dict().items()}
+    calibrate_norms(packed, SPLIT, SamplingConfig(frames=6), known)
+    assert all(torch.equal(tensor, start[name]) for name, tensor in known.encoder.state_dict().items())

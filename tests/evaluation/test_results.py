@@ -11,6 +11,7 @@ RESULT = SCORES | {
     "evaluator": "linear",
     "store": "nw_ucla",
     "split": "cross_view",
+    "streams": ["joint"],
     "baselines": {"raw": SCORES | {"top1": 0.5}, "untrained": SCORES | {"top1": 0.25}},
 }
 
@@ -20,8 +21,23 @@ def test_every_baseline_gets_the_same_scores():
         name: Features(*(np.full(1, place) for _ in range(4)))
         for place, name in enumerate(("trained", "raw", "untrained"))
     }
-    trained = parts.pop("trained")
-    found = score_with_baselines(trained, parts, lambda features: {"top1": int(features.test[0])})
+    done = []
+
+    def ask(name: str):
+        def features() -> Features:
+            done.append(f"{name} asked")
+            return parts[name]
+
+        return features
+
+    def score(features: Features) -> dict[str, int]:
+        done.append("scored")
+        return {"top1": int(features.test[0])}
+
+    baselines = {name: ask(name) for name in ("raw", "untrained")}
+    found = score_with_baselines(ask("trained"), baselines, score)
+    # One after another: features wait for nobody in memory.
+    assert done == ["trained asked", "scored", "raw asked", "scored", "untrained asked", "scored"]
     assert found == {"top1": 0, "baselines": {"raw": {"top1": 1}, "untrained": {"top1": 2}}}
 
 
@@ -53,3 +69,14 @@ def test_the_table_of_several_k():
     result["baselines"] = {"raw": SCORES | {"k": {"1": 0.5, "5": 0.25}}}
     lines = [line.split() for line in result_table(result, ("sit", "walk", "throw")).splitlines()]
     assert lines[1:4] == [["k=1", "k=5"], ["trained", "75.0", "50.0"], ["raw", "coordinates", "50.0", "25.0"]]
+
+
+def test_the_table_names_the_streams_of_the_raw_baseline():
+    result = RESULT | {"streams": ["joint", "bone_motion"]}
+    result["baselines"] = {"raw": SCORES, "raw_streams": SCORES | {"top1": 0.125}}
+    lines = [line.split() for line in result_table(result, ("sit", "walk", "throw")).splitlines()]
+    assert lines[2:5] == [
+        ["trained", "75.0"],
+        ["raw", "coordinates", "75.0"],
+        ["raw", "joint+bone_motion", "12.5"],
+    ]

@@ -86,10 +86,20 @@ def test_a_look_at_the_loss_does_not_queue(store):
     assert torch.equal(task.pretext.queue.keys_kd, after)
 
 
-def test_the_key_draws_for_itself_or_with_the_input(store):
-    for pretext, shared in (("contrast", False), ("contrast_frozen_head", True)):
-        views = pretext_task(pretext, store).pretext.views
-        assert (views[INPUT].draw == views[KEY].draw) is shared
+def test_the_key_draws_for_itself(store):
     task = pretext_task("contrast", store)
+    assert task.pretext.views[INPUT].draw != task.pretext.views[KEY].draw
     views = draw_views(task, BATCH, 0, 0)
     assert not torch.equal(views[INPUT].x, views[KEY].x)  # of the same config, with another draw
+
+
+@pytest.mark.parametrize(("pretext", "same_start"), [("contrast", True), ("contrast_frozen_head", False)])
+def test_a_frozen_head_has_a_start_of_its_own(pretext, same_start, store):
+    task = pretext_task(pretext, store).pretext
+    assert equal(task.key_encoder, copies(task.encoder))
+    for name, key in task.key_head.state_dict().items():
+        assert torch.equal(key, task.head.state_dict()[name]) is same_start, name
+        assert key.any()
+    other = pretext_task(pretext, store, seed=1).pretext
+    assert not equal(task.key_head, copies(other.key_head))
+    assert not any(parameter.requires_grad for parameter in task.key_head.parameters())

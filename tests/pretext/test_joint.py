@@ -45,6 +45,7 @@ def test_every_part_has_its_own_step(task):
     ("change", "message"),
     [
         ({"weights": [1.0, 1.0, 1.0]}, "3 for 2 parts"),
+        ({"weights": [1.0, -0.5]}, r"weights\.1: "),
         ({"parts": [PARTS[0], PARTS[0]]}, "a pretext stands twice"),
         ({"parts": [PARTS[0] | {"input": {"streams": ["bone"]}}, PARTS[1]]}, "give `input` there"),
     ],

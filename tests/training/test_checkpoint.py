@@ -31,7 +31,7 @@ def saved(tmp_path_factory) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as error:
-        load_checkpoint(path)
+        load_checkpoint(path, "stage")
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -40,7 +40,7 @@ def refusal(path: Path) -> str:
 def test_what_was_saved_is_loaded(tmp_path):
     wanted = checkpoint()
     save_checkpoint(tmp_path / "stage.pt", wanted)
-    found = load_checkpoint(tmp_path / "stage.pt")
+    found = load_checkpoint(tmp_path / "stage.pt", "stage")
     assert (found.stage, found.epoch, found.step, found.totals) == ("stage", 3, 5, {"loss": 1.5})
     assert all(torch.equal(found.pretext[name], tensor) for name, tensor in wanted.pretext.items())
     assert found.optimiser["param_groups"] == wanted.optimiser["param_groups"]
@@ -79,15 +79,42 @@ def test_a_changed_byte_is_no_crash(place, flipped, saved):
     path = saved.with_name("changed.pt")
     path.write_bytes(content)
     with suppress(UserError):
-        load_state(nn.Linear(2, 3), load_checkpoint(path).pretext, path)
+        load_state(nn.Linear(2, 3), load_checkpoint(path, "stage").pretext, path)
 
 
 @pytest.mark.parametrize(
-    "tree", [[1, 2], {}, {"format": 1}, {**checkpoint().__dict__, "format": 2}, torch.ones(2)]
+    "tree",
+    [
+        [1, 2],
+        {},
+        {"format": 1},
+        torch.ones(2),
+        *[
+            vars(checkpoint()) | change
+            for change in (
+                {"format": 2},
+                {"format": "1"},
+                {"more": 1},
+                {"stage": "other"},
+                {"stage": torch.ones(2)},
+                {"epoch": -1},
+                {"epoch": 1.0},
+                {"step": "5"},
+                {"step": None},
+                {"pretext": [1]},
+                {"pretext": {"weight": 1.0}},
+                {"pretext": {1: torch.ones(2)}},
+                {"optimiser": None},
+                {"totals": {"loss": "1.5"}},
+                {"totals": {1: 1.5}},
+                {"totals": [1.5]},
+            )
+        ],
+    ],
 )
 def test_another_format(tree, tmp_path):
     torch.save(tree, tmp_path / "stage.pt")
-    assert "not a checkpoint of format 1" in refusal(tmp_path / "stage.pt")
+    assert "not a checkpoint of stage stage in format 1" in refusal(tmp_path / "stage.pt")
 
 
 class Harmful:
@@ -116,7 +143,7 @@ def test_a_failed_save_keeps_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(path, checkpoint(epoch=2))
-    assert load_checkpoint(path).epoch == 1
+    assert load_checkpoint(path, "stage").epoch == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -131,5 +158,25 @@ def test_a_failed_save_keeps_the_one_before(tmp_path, monkeypatch):
 def test_another_architecture(module, message, saved):
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with pytest.raises(UserError, match=message):
-        load_state(module, load_checkpoint(saved).pretext, saved)
+        load_state(module, load_checkpoint(saved, "stage").pretext, saved)
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_another_stages_checkpoint_is_refused(saved):
+    with pytest.raises(UserError, match="not a checkpoint of stage other in format 1"):
+        load_checkpoint(saved, "other")
+
+
+def test_shared_tensors_are_stored_once(tmp_path):
+    tensor = torch.randn(1000, 100)
+    paths = [tmp_path / "one.pt", tmp_path / "shared.pt", tmp_path / "apart.pt"]
+    for path, pretext in zip(
+        paths, ({"a": tensor}, {"a": tensor, "b": tensor}, {"a": tensor, "b": tensor.clone()}), strict=True
+    ):
+        save_checkpoint(path, checkpoint(pretext=pretext))
+    one, shared, apart = (path.stat().st_size for path in paths)
+    assert shared < 1.1 * one
+    assert apart > 1.8 * one
+    found = load_checkpoint(paths[1], "stage").pretext
+    assert torch.equal(found["a"], tensor)
+    assert found["a"].data_ptr() == found["b"].data_ptr()

@@ -1,12 +1,14 @@
 import json
 import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import PRETEXTS, recipe_tree, same, tiny_recipe, tiny_store
 
 from ssl_skeleton.errors import UserError
@@ -54,7 +56,7 @@ def log(run: Run) -> list[dict]:
 
 def state(run: Run) -> dict:
     """Everything that the last stage's checkpoint holds."""
-    return vars(load_checkpoint(run.folder / "checkpoints" / "main.pt"))
+    return vars(load_checkpoint(run.folder / "checkpoints" / "main.pt", "main"))
 
 
 def resumed(run: Run) -> Run:
@@ -155,6 +157,46 @@ def test_log_lines_beyond_the_checkpoint_are_taken_back(store, whole, tmp_path):
     assert equal(whole("fuse"), resumed(run))
 
 
+def test_the_board_shows_every_epoch_once_after_going_on(whole, tmp_path):
+    recipe = whole("contrast").recipe
+    training = recipe.stages[0].training.model_copy(update={"checkpoint_every": 2})
+    stage = recipe.stages[0].model_copy(update={"training": training})
+    run = Run.start(recipe.model_copy(update={"stages": (stage,)}), tmp_path / "run")
+    with pytest.raises(Killed):
+        run.pretrain(kill_after(3))
+    assert state(run)["epoch"] == 2  # epoch 3 is on the board but comes again
+    began = int(time.time())
+    while int(time.time()) == began:  # a board's files are read in order of the second they began in
+        time.sleep(0.05)
+    resumed(run)
+    board = EventAccumulator(str(run.folder / "tensorboard" / "main")).Reload()
+    lines = log(run)
+    for name in ("loss", "lr", "contrast_accuracy"):
+        events = board.Scalars(name)
+        assert [event.step for event in events] == [1, 2, 3, 4]
+        assert [event.value for event in events] == pytest.approx([line[name] for line in lines], rel=1e-6)
+
+
+def test_progress_wraps_the_batches_of_every_epoch(store, whole, tmp_path):
+    seen = []
+
+    def progress(batches, total, what):
+        seen.append((what, total, 0))
+        for count, batch in enumerate(batches, 1):
+            seen[-1] = (what, total, count)
+            yield batch
+
+    run = Run.start(whole("contrast").recipe, tmp_path / "run")
+    with signal_at(STEPS + 3, signal.SIGTERM), pytest.raises(Stopped):
+        run.pretrain(progress=progress)
+    assert seen == [("main 1/4", STEPS, STEPS), ("main 2/4", STEPS, 4)]  # stopped before the fourth
+    seen.clear()
+    again = Run.start(run.recipe, run.folder, resume=True)
+    again.pretrain(progress=progress)
+    assert seen == [("main 2/4", 2, 2), ("main 3/4", STEPS, STEPS), ("main 4/4", STEPS, STEPS)]
+    assert equal(whole("contrast"), again)
+
+
 def test_a_finished_run_is_left_alone(whole):
     run = whole("contrast")
     files = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
@@ -208,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(store, tmp_path, monkeypatch):
     assert message.startswith("stage main, epoch 2, step 2: a loss is not finite (loss nan, contrast ")
     assert "\n" not in message
     assert state(run)["epoch"] == 1
-    poisoned_state = load_checkpoint(run.folder / "checkpoints" / "main.not-finite.pt")
+    poisoned_state = load_checkpoint(run.folder / "checkpoints" / "main.not-finite.pt", "main")
     assert (poisoned_state.epoch, poisoned_state.step) == (1, 2)
     assert str(run.folder / "checkpoints" / "main.not-finite.pt") in message
 

@@ -65,3 +65,26 @@ def test_optimisers_get_their_options():
     adamw = AdamWConfig(weight_decay=0.2).build(parameters)
     assert isinstance(adamw, torch.optim.AdamW)
     assert (adamw.param_groups[0]["lr"], adamw.param_groups[0]["weight_decay"]) == (1e-3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("config", "tree", "message"),
+    [
+        (SGDConfig, {"nesterov": True, "momentum": 0.0}, "nesterov: needs a momentum above 0"),
+        (SGDConfig, {"momentum": 1.0}, "momentum: "),
+        (SGDConfig, {"momentum": -0.1}, "momentum: "),
+        (AdamWConfig, {"betas": [1.0, 0.999]}, r"betas\.0: "),
+        (AdamWConfig, {"betas": [0.9, 1.0]}, r"betas\.1: "),
+        (AdamWConfig, {"betas": [0.9, -0.1]}, r"betas\.1: "),
+        (AdamWConfig, {"betas": [0.9]}, "betas"),
+    ],
+)
+def test_options_that_an_optimiser_would_refuse(config, tree, message):
+    with pytest.raises(UserError, match=message):
+        config.from_tree(tree, "recipe")
+
+
+def test_options_at_their_bounds():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    AdamWConfig.from_tree({"betas": [0.0, 0.0]}, "recipe").build(parameters)
+    SGDConfig.from_tree({"momentum": 0.0}, "recipe").build(parameters)

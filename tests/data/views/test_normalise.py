@@ -199,3 +199,35 @@ def test_a_second_body_alone_is_no_trouble():
         assert torch.isfinite(found).all()
         assert not found[..., 0].any()
         assert found[..., 1].any()
+
+
+@given(seeds, layouts)
+@settings(max_examples=30, deadline=None)
+def test_the_first_body_that_is_seen_leads(seed, layout):
+    alone, clips = moving(layout, bodies=1, seed=seed), moving(layout, bodies=2, seed=seed)
+    clips = Clips(torch.cat([torch.zeros_like(alone.x), alone.x], 4), alone.lengths, clips.index, clips.label)
+    for center, facing in itertools.product(CENTERS[1:], FACINGS[1:]):
+        names = {"center": center, "facing": facing, "scale": "torso"}
+        found = prepared(clips, layout, **names)
+        assert not found[..., 0].any()
+        assert torch.equal(found[..., 1], prepared(alone, layout, **names)[..., 0])
+    pose = prepared(clips, layout, center="first_frame", facing="body", scale="torso")[:, :, 0, :, 1]
+    assert close(
+        pose, standing(layout, len(clips), seed) / 0.5
+    )  # centred, turned, with a spine of unit length
+
+
+def test_a_body_that_comes_later_does_not_lead():
+    layout = load_layout("kinect_v1_20")
+    clips = moving(layout, bodies=2, seed=5)
+    clips.x[:, :, 0, :, 1] = moving(layout, bodies=2, seed=6).x[:, :, 0, :, 0]
+    both = prepared(clips, layout, center="first_frame", facing="body", scale="torso")
+    late = clips.x.clone()
+    late[:, :, 0, :, 0] = 0  # now body 1 is the first to be seen
+    found = prepared(clips.with_x(late), layout, center="first_frame", facing="body", scale="torso")
+    swapped = prepared(clips.with_x(late.flip(4)), layout, center="first_frame", facing="body", scale="torso")
+    assert torch.equal(found, swapped.flip(4))
+    assert not close(found, both)
+    root = layout.index(layout.root)
+    assert close(found[:, :, 0, root, 1], torch.zeros(len(clips), 3))
+    assert close(both[:, :, 0, root, 0], torch.zeros(len(clips), 3))

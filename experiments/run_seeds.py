@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("experiment", type=Path, help="the experiment's folder")
     parser.add_argument("configs", type=Path, nargs="*", help="recipes to run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="more files with the table's marks")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     given = parser.parse_intermixed_args(arguments)
     path = given.experiment / "results.json"
@@ -40,7 +41,10 @@ def main(arguments: Sequence[str]) -> None:
         for seed in given.seeds:
             results.setdefault(config.stem, {})[str(seed)] = run_once(config, seed, given.runs)
             write_json(path, results)
-    write_table(given.experiment / "README.md", markdown_table(results))
+    table = markdown_table(results)
+    for readme in (given.experiment / "README.md", *given.also):
+        write_table(readme, table)
+    print(table)
 
 
 def run_once(config: Path, seed: int, runs: Path) -> dict[str, Any]:
@@ -90,7 +94,6 @@ def write_table(readme: Path, table: str) -> None:
     text = readme.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     write_text(readme, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
-    print(table)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # tiny tensors: more threads would only wait for each other
+# Tensors are tiny here: more threads would only wait for each other. Set before anything loads OpenMP, and
+# for the commands that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,7 @@ def evaluate_command(evaluator: Evaluator, description: str, examples: str, argu
     """The one shape of all evaluation commands: take a run, score it, print the table."""
     parser = Parser(evaluator, description, examples)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the run to score")
-    add_overrides(parser, "change the protocol, as in evaluation.knn.k=[1]")
+    add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split or device")
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides)
     result = run.evaluate(evaluator)

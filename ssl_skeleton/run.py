@@ -61,7 +61,10 @@ class Run:
             there = Recipe.from_tree(read_yaml(kept), str(kept))
             difference = recipe_difference(there, recipe)
             if difference is not None:
-                raise UserError(f"{folder}: holds another recipe ({difference}); choose another name=...")
+                raise UserError(
+                    f"{folder}: holds another recipe ({difference}); repeat the overrides it began with, "
+                    "or choose another name=..."
+                )
             return run
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
@@ -154,7 +157,7 @@ class Run:
         checkpoint = self._checkpoint(stage)
         path, epochs = checkpoint_path(self.folder, stage.name), stage.training.epochs
         if checkpoint is None:
-            raise UserError(f"{path}: no such checkpoint; train with: python -m ssl_skeleton.pretrain")
+            raise UserError(f"{path}: no such checkpoint; train it, or go on with pretrain --resume")
         if checkpoint.epoch < epochs:
             raise UserError(f"{path}: stands at epoch {checkpoint.epoch} of {epochs}; go on with --resume")
         prefix = "encoder."

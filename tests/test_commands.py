@@ -276,7 +276,7 @@ def test_runs_that_cannot_be_scored(command, house, tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:1000])
     assert f"{path}: damaged or no checkpoint" in refused(capsys, command, "--run", folder)
     path.unlink()
-    assert f"{path}: no such checkpoint; train with" in refused(capsys, command, "--run", folder)
+    assert f"{path}: no such checkpoint; train it" in refused(capsys, command, "--run", folder)
     assert not (folder / "eval").exists()
 
 

@@ -254,7 +254,7 @@ def test_streams_that_do_not_fit_their_key_leave_no_folder(pretext, store, tmp_p
 
 def test_a_stage_that_is_not_finished_is_not_evaluated(run, store, tmp_path):
     fresh = Run.start(tiny_recipe(store), tmp_path / "run")
-    with pytest.raises(UserError, match=r"main.pt: no such checkpoint; train with"):
+    with pytest.raises(UserError, match=r"main.pt: no such checkpoint; train it"):
         fresh.evaluate("knn")
     teacher, student = run.recipe.stages
     longer = student.model_copy(update={"training": student.training.model_copy(update={"epochs": 9})})

@@ -18,7 +18,7 @@ class SamplingConfig(Config):
     bodies  M, how many bodies an encoder sees
     """
 
-    frames: int | None = Field(default=32, ge=2)
+    frames: int | None = Field(default=32, ge=2, le=4096)
     bodies: int = Field(default=1, ge=1)
     normalise: NormaliseConfig = NormaliseConfig()
 

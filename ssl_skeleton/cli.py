@@ -1,21 +1,19 @@
-"""What all commands share: arguments, one-line errors, exit codes, progress."""
+"""What all commands share: arguments, one-line errors, exit codes, progress.
+
+It does not load torch, so that commands that need none start at once.
+"""
 
 import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-import torch
 from tqdm import tqdm
 
-from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.results import result_table
-from ssl_skeleton.run import Evaluator, Run
-from ssl_skeleton.training.loop import Stopped
+from ssl_skeleton.errors import Stopped, UserError
 
 Item = TypeVar("Item")
 
@@ -69,7 +67,8 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory: a class of its own on a GPU, only a message on a CPU."""
     messages = ("allocate memory", "Storage size calculation overflowed")
-    return isinstance(error, torch.OutOfMemoryError) or any(message in str(error) for message in messages)
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # by name, for torch may not be loaded
+    return on_gpu or any(message in str(error) for message in messages)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -94,14 +93,3 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(text)
     return value
-
-
-def evaluate_command(evaluator: Evaluator, description: str, examples: str, arguments: Sequence[str]) -> None:
-    """The one shape of all evaluation commands: take a run, score it, print the table."""
-    parser = Parser(evaluator, description, examples)
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the run to score")
-    add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split or device")
-    given = parser.parse_intermixed_args(arguments)
-    run = Run.open(given.run, given.overrides)
-    result = run.evaluate(evaluator)
-    print(result_table(result, run.store.meta.classes))

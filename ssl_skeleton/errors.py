@@ -1,4 +1,4 @@
-"""Mistakes a user can mend, and the hints that help to mend them."""
+"""How a command can end otherwise than well, and the hints that help to mend a mistake."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,14 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the state is saved. `signal` is its number."""
+
+    def __init__(self, signal_number: int, place: str) -> None:
+        super().__init__(place)
+        self.signal = signal_number
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from ssl_skeleton.cli import evaluate_command, run_command
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.scoring import evaluate_command
 
 EXAMPLES = """\
   python -m ssl_skeleton.knn --run runs/crrl_nw_ucla

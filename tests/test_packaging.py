@@ -1,5 +1,9 @@
 import configparser
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from ssl_skeleton import __version__
 
@@ -43,3 +47,9 @@ def test_every_folder_with_modules_is_a_package():
 
 def test_the_version_is_one_that_can_be_published():
     assert [part.isdecimal() for part in __version__.split(".")] == [True] * 3
+
+
+@pytest.mark.parametrize("command", ["prepare", "synthesise"])
+def test_commands_that_need_no_torch_do_not_load_it(command):
+    code = f"import sys, ssl_skeleton.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603

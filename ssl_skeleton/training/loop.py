@@ -17,7 +17,7 @@ from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.views.view import SamplingConfig, make_view
-from ssl_skeleton.errors import UserError
+from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.pretext.base import Pretext
 from ssl_skeleton.training.checkpoint import Checkpoint, load_state, save_checkpoint
 from ssl_skeleton.training.log import RunLog
@@ -34,14 +34,6 @@ class TrainingConfig(Config):
     schedule: Schedule = StepConfig(milestones=(18, 50), factor=0.5)
     clip_gradient: float | None = Field(default=None, gt=0)  # the largest norm of all gradients together
     checkpoint_every: int = Field(default=1, ge=1)  # epochs
-
-
-class Stopped(Exception):
-    """A signal asked to stop; the state is saved. `signal` is its number."""
-
-    def __init__(self, signal_number: int, place: str) -> None:
-        super().__init__(place)
-        self.signal = signal_number
 
 
 @dataclass(frozen=True)

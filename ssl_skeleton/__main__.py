@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from ssl_skeleton import knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton import describe, knn, linear, prepare, pretrain, synthesise
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.errors import UserError, nearest
 
 VERBS = {
     "synthesise": synthesise,
     "prepare": prepare,
+    "describe": describe,
     "pretrain": pretrain,
     "linear": linear,
     "knn": knn,

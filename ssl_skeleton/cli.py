@@ -4,10 +4,12 @@ It does not load torch, so that commands that need none start at once.
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -47,8 +49,8 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
     except Stopped as stop:
         print(f"stopped at {stop}; the state is saved, go on with --resume", file=sys.stderr)
         return 128 + stop.signal
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not an error
@@ -56,7 +58,8 @@ def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] 
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "no more to be had"
-        print(f"error: out of memory ({reason}); try a smaller batch or encoder", file=sys.stderr)
+        mend = "; try a smaller batch or encoder" if "torch" in sys.modules else ""
+        print(f"error: out of memory ({reason}){mend}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a read-only folder
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
@@ -81,15 +84,40 @@ def add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=help_text)
 
 
-def progress(items: Iterable[Item], total: int, what: str) -> Iterable[Item]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    bar: Iterable[Item] = tqdm(items, desc=what, total=total, disable=not sys.stderr.isatty(), leave=False)
+def progress(items: Iterable[Item], total: int, what: str, done: int = 0) -> Iterable[Item]:
+    """A progress bar on a terminal, nothing in a pipe; `done` of the `total` are there already."""
+    quiet = not sys.stderr.isatty()
+    bar: Iterable[Item] = tqdm(items, desc=what, total=total, initial=done, disable=quiet, leave=False)
     return bar
 
 
+def some_path(text: str) -> Path:
+    """An argument that names a file or folder, as the empty text does not."""
+    if not text:
+        raise argparse.ArgumentTypeError("names no file or folder")
+    return Path(text)
+
+
 def share(text: str) -> float:
-    """An argument between 0 and 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(text)
+    """An argument from 0 to 1."""
+    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def positive(text: str) -> float:
+    """An argument above 0."""
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def count(text: str) -> int:
+    """An argument that counts something: 1 or more."""
+    return int(_number(text, lambda value: value >= 1 and value.is_integer(), "a whole number from 1 on"))
+
+
+def _number(text: str, fits: Callable[[float], bool], what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value

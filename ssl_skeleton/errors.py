@@ -11,6 +11,13 @@ class UserError(Exception):
         super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
 
 
+class DamagedClip(Exception):
+    """A recording that cannot be read right: what is wrong and where, without the file's name."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
+
+
 class Stopped(Exception):
     """A signal asked to stop; the state is saved. `signal` is its number."""
 

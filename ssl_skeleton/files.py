@@ -3,13 +3,19 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 from ssl_skeleton.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+_LOCK = ".lock"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -30,8 +36,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write `text` as UTF-8, atomically; what is no text, as in odd names of files, as a backslash escape."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -53,12 +59,19 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def new_folder(
-    out: Path, *, overwrite: bool = False, is_mine: Callable[[Path], bool] = lambda folder: False
+    out: Path,
+    *,
+    overwrite: bool = False,
+    is_mine: Callable[[Path], bool] = lambda folder: False,
+    resumable: bool = False,
 ) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out` when the block ends well and vanishes otherwise.
 
     Raises UserError when `out` exists and `overwrite` is false. It never replaces a folder unless `is_mine`
     knows it as one of its own kind: a slip in --out must not cost anyone their recordings.
+
+    A `resumable` block gets the folder `.<out>.partial`, which is left as it is when the block is broken off,
+    and vanishes only with a UserError; two blocks cannot have it at once.
     """
 
     def check() -> None:
@@ -68,18 +81,46 @@ def new_folder(
             raise UserError(f"{out}: holds other things than this command writes; choose another --out")
 
     check()
+    temporary = _temporary_folder(out, resumable)
+    try:
+        with _locked(temporary) if resumable else nullcontext():
+            try:
+                yield temporary
+                check()  # again: the block may have taken hours
+            except UserError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            (temporary / _LOCK).unlink(missing_ok=True)
+            _replace_folder(temporary, out)
+    finally:
+        if not resumable:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_folder(out: Path, resumable: bool) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        if resumable:
+            temporary = out.parent / f".{out.name}.partial"
+            temporary.mkdir(exist_ok=True)
+        else:
+            temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        temporary.chmod(0o777 & ~_umask())
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None
-    try:
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        check()  # again: the block may have taken hours
-        _replace_folder(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder alone; UserError when another process has it. Windows has no such lock."""
+    with (folder / _LOCK).open("wb") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{folder}: another process is writing it; wait for it to end") from None
+        yield
 
 
 def _replace_folder(new: Path, out: Path) -> None:

@@ -4,26 +4,44 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, progress, run_command, share
-from ssl_skeleton.data.preparation import Preparation, prepare_store, read_missing
-from ssl_skeleton.data.readers import READERS
-from ssl_skeleton.data.splits import split_names
-from ssl_skeleton.data.store import StoreMeta
-from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.cli import Parser, count, positive, progress, run_command, share, some_path
+from ssl_skeleton.data.preparation.preparation import Preparation, prepare_store, read_missing
+from ssl_skeleton.data.preparation.reading import useful_processes
+from ssl_skeleton.data.readers import FORMATS, open_reader
+from ssl_skeleton.data.store import EVERYTHING, StoreMeta
 
 EXAMPLES = """\
   python -m ssl_skeleton.prepare nw_ucla --source recordings/nw_ucla --out data/nw_ucla
-  python -m ssl_skeleton.prepare ntu60 --source nturgb+d_skeletons --out data/ntu60 --missing missing.txt"""
+  python -m ssl_skeleton.prepare ntu60 --source nturgbd_skeletons_s001_to_s017.zip --out data/ntu60
+  python -m ssl_skeleton.prepare cmu --source cmu_mocap --fps 30 --out data/cmu
+  python -m ssl_skeleton.prepare own --source recordings --about about.yaml --out data/mine"""
 LISTED = 5  # names shown of each kind of skipped clip
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, prepare the store, print what is in it and what was skipped."""
-    parser = Parser("prepare", "Read the recordings of a data set into a store.", EXAMPLES)
-    parser.add_argument("dataset", help=f"one of {', '.join(READERS)}")
-    parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="the folder of recordings")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the store to write")
-    parser.add_argument("--missing", type=Path, metavar="FILE", help="a list of samples to leave out")
+    formats = "\n".join(f"  {name:<14}{kind.title}" for name, kind in FORMATS.items())
+    epilog = f"{EXAMPLES}\n\ndata sets:\n{formats}"
+    parser = Parser("prepare", "Read the recordings of a data set into a store.", epilog)
+    parser.add_argument("dataset", help="a data set or format, see below")
+    parser.add_argument(
+        "--source",
+        type=some_path,
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="folders, zips or files",
+    )
+    parser.add_argument("--out", type=some_path, required=True, metavar="DIR", help="the store to write")
+    parser.add_argument("--about", type=some_path, metavar="FILE", help="what own recordings are (YAML)")
+    parser.add_argument("--fps", type=positive, metavar="RATE", help="resample to so many frames a second")
+    parser.add_argument("--missing", type=some_path, metavar="FILE", help="a list of clips to leave out")
+    parser.add_argument(
+        "--processes",
+        type=count,
+        metavar="N",
+        help="processes that read (all cores when there is much to read)",
+    )
     parser.add_argument(
         "--max-damaged",
         type=share,
@@ -33,31 +51,34 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the store that is at --out")
     given = parser.parse_args(arguments)
-    if given.dataset not in READERS:
-        raise UserError(f"data set '{given.dataset}' is unknown; {nearest(given.dataset, READERS)}")
+    reader = open_reader(given.dataset, given.source, given.about)
     meta, result = prepare_store(
-        READERS[given.dataset],
-        given.source,
+        reader,
         given.out,
+        fps=given.fps,
         missing=read_missing(given.missing) if given.missing else frozenset(),
         max_damaged=given.max_damaged,
         overwrite=given.overwrite,
-        progress=lambda paths, total: progress(paths, total, given.dataset),
+        processes=given.processes or useful_processes(len(reader.entries)),
+        progress=lambda readings, total, done: progress(readings, total, given.dataset, done),
     )
     print(summary(given.out, meta, result))
 
 
 def summary(out: Path, meta: StoreMeta, result: Preparation) -> str:
     """What the store holds and what was skipped, for a person."""
-    lines = [
-        f"{out}: {meta.clips} clips, {result.frames} frames, {len(meta.classes)} classes, {meta.layout}, "
-        f"splits {', '.join(split_names(meta.dataset))}"
+    lines = [f"went on after {result.resumed} files that were read before"] if result.resumed else []
+    lines += [
+        f"{out}: {meta.clips} clips, {result.frames} frames, {len(meta.classes)} classes, "
+        f"{meta.layout.name}, splits {', '.join([*meta.splits, EVERYTHING])}"
     ]
     for why, names in result.skipped.items():
         more = f"; all in {out / 'skipped.csv'}" if len(names) > LISTED else ""
         shown = "; ".join(name if name.isprintable() else repr(name) for name in names[:LISTED])
         lines += [f"skipped {len(names)} {why}: {shown}{more}"] if names else []
-    return "\n".join(lines if len(lines) > 1 else [*lines, f"skipped none of {result.files} files"])
+    return "\n".join(
+        lines if any(result.skipped.values()) else [*lines, f"skipped none of {result.files} files"]
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_intermixed_args(arguments)
     recipe = load_recipe(given.cfg, given.overrides)
     run = Run.start(recipe, given.runs / recipe.name, resume=given.resume)
-    print(f"{run.folder}: {len(run.split.train)} clips of {recipe.data.store} on {run.device}", flush=True)
+    clips, stores = sum(map(len, run.training_clips)), ", ".join(recipe.data.stores)
+    print(f"{run.folder}: {clips} clips of {stores} on {run.device}", flush=True)
     run.pretrain(EpochPrinter(), progress)
     print(f"{run.folder}: trained {', '.join(stage.name for stage in recipe.stages)}")
 

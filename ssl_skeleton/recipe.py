@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ssl_skeleton.config import Config, apply_overrides, read_yaml
+from ssl_skeleton.data.views.repair import RepairConfig
 from ssl_skeleton.data.views.view import SamplingConfig
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.gru import GRUConfig
@@ -23,10 +24,40 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class DataConfig(SamplingConfig):
-    """A prepared store, how it is split, and how clips are sampled from it."""
+    """Prepared stores, how they are split, and how clips are sampled from them.
 
-    store: str
-    split: str
+    store    a store, or several that are pretrained on together
+    split    the split of each; one name stands for all
+    layout   the joints that an encoder sees: a layout's name or file; null takes the store's own
+    balance  of several stores: `proportional` shows every clip once an epoch, `balanced` equally many of each
+    repair   what is repaired when recordings are loaded
+    """
+
+    store: str | tuple[str, ...]
+    split: str | tuple[str, ...]
+    layout: str | None = None
+    balance: Literal["proportional", "balanced"] = "proportional"
+    repair: RepairConfig = RepairConfig()
+
+    @model_validator(mode="after")
+    def _check_stores(self) -> Self:
+        if not self.stores:
+            raise ValueError("store: name at least one")
+        if isinstance(self.split, tuple) and len(self.split) != len(self.stores):
+            raise ValueError(
+                f"split: {len(self.split)} names for {len(self.stores)} stores; give one for each"
+            )
+        return self
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores, however many."""
+        return (self.store,) if isinstance(self.store, str) else self.store
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split of every store."""
+        return (self.split,) * len(self.stores) if isinstance(self.split, str) else self.split
 
 
 class StageConfig(Config):
@@ -79,10 +110,14 @@ class Recipe(Config):
                 raise ValueError(f"representation.stages: no stage '{name}'; {nearest(name, earlier)}")
         return self
 
-    def with_absolute_store(self) -> Self:
-        """The same recipe with the full path of its store."""
-        store = str(Path(self.data.store).absolute())
-        return self.model_copy(update={"data": self.data.model_copy(update={"store": store})})
+    def with_absolute_paths(self) -> Self:
+        """The same recipe with the full paths of its stores and of a layout file."""
+        paths: dict[str, object] = {"store": tuple(str(Path(store).absolute()) for store in self.data.stores)}
+        if isinstance(self.data.store, str):
+            paths["store"] = str(Path(self.data.store).absolute())
+        if self.data.layout is not None and Path(self.data.layout).is_file():
+            paths["layout"] = str(Path(self.data.layout).absolute())
+        return self.model_copy(update={"data": self.data.model_copy(update=paths)})
 
     @property
     def evaluated_stages(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """A run: a recipe carried out in a folder that holds all it gave (docs/architecture.md)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,9 +12,9 @@ import yaml
 
 from ssl_skeleton.config import apply_overrides, read_yaml
 from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.splits import Split, split_clips
+from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import Store, open_store
-from ssl_skeleton.data.views.view import ViewConfig
+from ssl_skeleton.data.views.view import ViewConfig, check_view
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.environment import describe_environment, pick_device
 from ssl_skeleton.errors import UserError
@@ -27,15 +28,17 @@ from ssl_skeleton.evaluation.features import (
 from ssl_skeleton.evaluation.knn import knn_scores
 from ssl_skeleton.evaluation.linear import linear_scores
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
-from ssl_skeleton.files import write_json, write_text
+from ssl_skeleton.files import read_json, write_json, write_text
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig, recipe_difference
+from ssl_skeleton.skeleton.layout import Layout, find_layout
 from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
 from ssl_skeleton.training.loop import Progress, Task, checkpoint_path, train
 from ssl_skeleton.training.seeds import derive_seed
 
 Watcher = Callable[[StageConfig, int, dict[str, float]], None]
 Evaluator = Literal["linear", "knn"]
+_LAYOUT = "layout.json"
 _EVALUATION_KEYS = ("evaluation.", "device=", "data.store=", "data.split=")
 
 
@@ -52,7 +55,7 @@ class Run:
 
         The kept recipe names its store by its full path, so that the run can be evaluated from anywhere.
         """
-        recipe = recipe.with_absolute_store()
+        recipe = recipe.with_absolute_paths()
         run = cls(folder, recipe)
         kept = folder / "recipe.yaml"
         if kept.exists():
@@ -72,6 +75,7 @@ class Run:
         environment = describe_environment(run.device)
         try:
             write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
+            write_json(folder / _LAYOUT, run.layout.to_tree())
             write_json(folder / "environment.json", environment)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
@@ -94,19 +98,48 @@ class Run:
         return pick_device(self.recipe.device)
 
     @cached_property
+    def stores(self) -> tuple[Store, ...]:
+        """The stores it learns from, or is evaluated on."""
+        return tuple(open_store(Path(store)) for store in self.recipe.data.stores)
+
+    @property
     def store(self) -> Store:
-        """The store it learns from, or is evaluated on."""
-        return open_store(Path(self.recipe.data.store))
+        """The one store; UserError when there are several."""
+        if len(self.stores) > 1:
+            raise UserError(
+                f"{self.folder}: learned from {len(self.stores)} stores; say which one to evaluate on: "
+                f"data.store=STORE data.split=SPLIT"
+            )
+        return self.stores[0]
 
     @cached_property
-    def split(self) -> Split:
-        """The training and test clips."""
-        return split_clips(self.store, self.recipe.data.split)
+    def splits(self) -> tuple[Split, ...]:
+        """The training and test clips of every store."""
+        pairs = zip(self.stores, self.recipe.data.splits, strict=True)
+        return tuple(store.split(name) for store, name in pairs)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The joints that its encoders see, which are those that they were trained on."""
+        named, kept = self.recipe.data.layout, self.folder / _LAYOUT
+        if kept.is_file():
+            return Layout.from_tree(read_json(kept), str(kept))
+        if named is None:
+            return self.stores[0].layout
+        return find_layout(named)
 
     @cached_property
     def packed(self) -> PackedClips:
-        """The store's frames on the device."""
-        return PackedClips(self.store, self.recipe.data.bodies, self.device)
+        """The frames of all stores on the device."""
+        data = self.recipe.data
+        return PackedClips(self.stores, data.bodies, self.device, self.layout, data.repair)
+
+    @property
+    def training_clips(self) -> list[torch.Tensor]:
+        """The clips of `packed` that it trains on, (N,) of every store."""
+        begins = itertools.accumulate(map(len, self.stores[:-1]), initial=0)
+        parts = zip(self.splits, begins, strict=True)
+        return [torch.from_numpy(split.train + begin) for split, begin in parts]
 
     def pretrain(
         self,
@@ -125,9 +158,10 @@ class Run:
                 stage.name,
                 self.build_pretext(stage),
                 self.packed,
-                torch.from_numpy(self.split.train),
+                self.training_clips,
                 self.recipe.data,
                 self.recipe.seed,
+                self.recipe.data.balance == "balanced",
             )
             train(
                 task, stage.training, self.folder, checkpoint, watch=partial(watch, stage), progress=progress
@@ -150,7 +184,7 @@ class Run:
         """The encoder of a stage with its random start."""
         torch.manual_seed(derive_seed(self.recipe.seed, stage.name, "init"))
         channels = self._pose()[1] * len(stage.pretext.input.streams)
-        return self.recipe.encoder.build(self.store.layout, channels, self.recipe.data.bodies)
+        return self.recipe.encoder.build(self.layout, channels, self.recipe.data.bodies)
 
     def trained_encoder(self, stage: StageConfig) -> Encoder:
         """The encoder of a stage after its last epoch."""
@@ -172,7 +206,8 @@ class Run:
 
     def evaluate(self, evaluator: Evaluator) -> dict[str, Any]:
         """Score the representation and its baselines; the result is written to the run folder."""
-        evaluation, classes, seed = self.recipe.evaluation, len(self.store.meta.classes), self.recipe.seed
+        store, split, seed = self.store, self.splits[0], self.recipe.seed
+        evaluation, classes = self.recipe.evaluation, len(store.meta.classes)
         stages = [self._stage(name) for name in self.recipe.evaluated_stages]
         view = ViewConfig(streams=stages[-1].pretext.input.streams)
 
@@ -182,7 +217,7 @@ class Run:
             return knn_scores(features, classes, evaluation.knn)
 
         def raw(view: ViewConfig) -> Features:
-            return raw_features(self.packed, self.split, self.recipe.data, view)
+            return raw_features(self.packed, split, self.recipe.data, view)
 
         baselines = {"raw": partial(raw, ViewConfig())}
         if view != ViewConfig():
@@ -190,14 +225,14 @@ class Run:
         baselines["untrained"] = partial(self._features, stages, False)
         result = {
             "evaluator": evaluator,
-            "store": self.store.path.absolute().name,
-            "split": self.split.name,
+            "store": store.path.absolute().name,
+            "split": split.name,
             "protocol": getattr(evaluation, evaluator).to_tree(),
             "stages": {stage.name: stage.training.epochs for stage in stages},
             "streams": list(view.streams),
             "epoch": stages[-1].training.epochs,
             "seed": seed,
-            "clips": {"train": len(self.split.train), "test": len(self.split.test)},
+            "clips": {"train": len(split.train), "test": len(split.test)},
         }
         result |= score_with_baselines(partial(self._features, stages, True), baselines, score)
         write_result(self.folder, result)
@@ -210,9 +245,9 @@ class Run:
             encoder = self.trained_encoder(stage) if trained else self.build_encoder(stage)
             source = Source(encoder, stage.pretext.input, self.recipe.representation.pooling)
             if not trained:
-                calibrate_norms(self.packed, self.split, self.recipe.data, source)
+                calibrate_norms(self.packed, self.splits[0], self.recipe.data, source)
             sources.append(source)
-        return encoder_features(self.packed, self.split, self.recipe.data, sources)
+        return encoder_features(self.packed, self.splits[0], self.recipe.data, sources)
 
     def _stage(self, name: str) -> StageConfig:
         return next(stage for stage in self.recipe.stages if stage.name == name)
@@ -223,13 +258,16 @@ class Run:
 
     def _pose(self) -> tuple[int, int]:
         """V joints and C coordinates of the store."""
-        return len(self.store.layout.joints), len(self.store.meta.coordinates)
+        return len(self.layout.joints), len(self.stores[0].meta.coordinates)
 
     def _check(self) -> None:
         """Meet everything that can be wrong before the folder is made."""
-        bodies, most = self.recipe.data.bodies, self.store.meta.bodies
+        bodies, most = self.recipe.data.bodies, max(store.meta.bodies for store in self.stores)
         if bodies > most:
-            raise UserError(f"data.bodies: {bodies}, but no clip of {self.store.path} has more than {most}")
-        _ = self.split, self.packed
+            paths = ", ".join(str(store.path) for store in self.stores)
+            raise UserError(f"data.bodies: {bodies}, but no clip of {paths} has more than {most}")
+        _ = self.splits, self.packed
         for stage in self.recipe.stages:
-            self._build_pretext(stage, self.build_encoder)
+            pretext = self._build_pretext(stage, self.build_encoder)
+            for wanted in pretext.views.values():
+                check_view(self.layout, self.packed.coordinate_names, self.recipe.data, wanted.view)

@@ -1,5 +1,7 @@
 """Poses, recordings, stores and damage, for all tests."""
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,29 +13,41 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips, frame_mask
-from ssl_skeleton.data.readers.base import Recording, Track
-from ssl_skeleton.data.store import Store, new_store, open_store
+from ssl_skeleton.data.recording import METRES, Facts, Recording, Track
+from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.augment import rotation_matrix
+from ssl_skeleton.data.writing import new_store
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 
 LAYOUT = load_layout("kinect_v1_20")
 CLASSES = ("wave", "kick", "sit")
+SPLITS = {
+    "cross_view": SplitRule(column="camera", train=(1, 2), test=(3,)),
+    "held_out": SplitRule(column="subject", train=(1,), validation=(3,), test=(2, 4)),
+}
+FACTS = Facts("made_up", LAYOUT, 30.0, CLASSES, splits=SPLITS)
 seeds = st.integers(0, 2**31 - 1)
 
 
+def examples(usual: int) -> int:
+    """How many examples a property is tried with: twenty times as many in deep mode (`--deep`)."""
+    return usual * 20 if os.environ.get("SSL_SKELETON_DEEP") else usual
+
+
 @st.composite
-def tracks(draw: st.DrawFn, frames: int) -> Track:
+def tracks(draw: st.DrawFn, frames: int, channels: int = len(METRES)) -> Track:
     """One body in a clip of so many frames: comes late, leaves early, is not seen in between."""
     first = draw(st.integers(0, frames - 1))
     seen = draw(st.lists(st.booleans(), min_size=1, max_size=frames - first))
     rng = np.random.default_rng(draw(seeds))
-    x_tvc = rng.normal(size=(len(seen), len(LAYOUT.joints), 3)).astype(np.float32)
+    x_tvc = rng.normal(size=(len(seen), len(LAYOUT.joints), channels)).astype(np.float32)
     x_tvc[~np.array(seen)] = 0
     return Track(first, x_tvc)
 
 
 @st.composite
-def recordings(draw: st.DrawFn, most_clips: int = 4) -> list[Recording]:
+def recordings(draw: st.DrawFn, most_clips: int = 4, channels: int = len(METRES)) -> list[Recording]:
     """A few clips of up to eight frames and three bodies, with any names and facts."""
     text = st.text(st.characters(exclude_categories=["C"]), max_size=8) | st.sampled_from(
         ['a,"b"', "é\u20ac"]
@@ -46,17 +60,24 @@ def recordings(draw: st.DrawFn, most_clips: int = 4) -> list[Recording]:
     clips = []
     for name in names:
         frames = draw(st.integers(1, 8))
-        bodies = draw(st.lists(tracks(frames), min_size=1, max_size=3))
+        bodies = draw(st.lists(tracks(frames, channels), min_size=1, max_size=3))
         clips.append(Recording(name, frames, bodies, **draw(facts)))
     return clips
 
 
-def write_store(out: Path, clips: Sequence[Recording], bodies: int = 3, *, overwrite: bool = False) -> None:
+def write_store(
+    out: Path,
+    clips: Sequence[Recording],
+    bodies: int = 3,
+    *,
+    facts: Facts = FACTS,
+    overwrite: bool = False,
+) -> None:
     """Write the clips as a store at `out`."""
-    with new_store(out, LAYOUT, bodies=bodies, overwrite=overwrite) as writer:
+    with new_store(out, facts, bodies=bodies, overwrite=overwrite) as writer:
         for clip in clips:
             writer.add(clip)
-        writer.finish("made_up", 30.0, CLASSES, "nowhere")
+        writer.finish("nowhere")
 
 
 @contextmanager
@@ -111,10 +132,19 @@ _PIECES = (
     b"-inf",
     b"1e999",
     b"99999999999",
+    b"100000000",
+    b"4294967297",
+    b"9" * 5000,
     b"-1",
+    b"-99999999999",
+    b"\xff\xff\xff\x7f",
+    b"\xff" * 8,
     b"\xff\xfe",
     b"\0",
     b"\n",
+    b"\r",
+    b",",
+    b"[" * 3000,
     b"]",
     b'"',
     b"{}",
@@ -126,17 +156,40 @@ _PIECES = (
 )
 
 
+# In place of a number: more than there are bytes or memory, less than none, none at all.
+NUMBERS = (
+    *(b"0", b"1", b"-1", b"-2147483649", b"1000000000", b"2147483648", b"99999999999", b"9" * 400),
+    *(b"nan", b"inf", b"-inf", b"1e30", b"1e999", b"1_0", b"0x1f", b""),
+)
+
+
+def _other_number(data: bytearray, place: int, number: bytes) -> bytearray:
+    """`data` with the first number after `place` replaced; without one, it is put in."""
+    found = re.compile(rb"-?\d[\d.]*").search(data, place)
+    if found is None:
+        return data[:place] + number + data[place:]
+    return data[: found.start()] + number + data[found.end() :]
+
+
 @st.composite
 def damages(draw: st.DrawFn, data: bytes) -> bytes:
-    """`data` after one to three mishaps: cut, a flipped byte, swapped lines, a foreign piece."""
+    """`data` after one to three mishaps.
+
+    Cut out, cut off, a flipped byte, swapped or doubled lines, a foreign piece, another number.
+    """
     hurt = bytearray(data)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(hurt)))
-        kind = draw(st.sampled_from(("cut", "tail", "flip", "swap", "piece")))
+        kind = draw(st.sampled_from(("cut", "tail", "flip", "swap", "double", "piece", "number")))
         if kind == "flip" and place < len(hurt):
             hurt[place] ^= draw(st.integers(1, 255))
         elif kind == "tail":
             del hurt[place:]
+        elif kind == "number":
+            hurt = _other_number(hurt, place, draw(st.sampled_from(NUMBERS)))
+        elif kind == "double":
+            end = hurt.find(b"\n", place) + 1
+            hurt[end:end] = hurt[place:end]
         elif kind == "swap":
             lines = hurt.split(b"\n")
             one, two = draw(st.tuples(*[st.integers(0, len(lines) - 1)] * 2))

@@ -11,6 +11,22 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--deep`."""
+    parser.addoption(
+        "--deep",
+        action="store_true",
+        help="try properties, as of damaged recordings, with twenty times as many examples (minutes); "
+        "SSL_SKELETON_DEEP=1 in the environment does the same",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the test modules, which count their examples as they are loaded (`builders.examples`)."""
+    if config.getoption("--deep"):
+        os.environ["SSL_SKELETON_DEEP"] = "1"
+
+
 @pytest.fixture(scope="session")
 def recordings() -> Callable[[str], Path]:
     """Gives the folder of a data set's real recordings; skips the test where there is none."""

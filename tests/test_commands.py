@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny import recipe_tree, write_recordings
 
 from ssl_skeleton import __main__, knn, linear, prepare, pretrain, synthesise
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.data.preparation import preparation
 from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
 
 COMMANDS = __main__.VERBS
@@ -88,6 +90,7 @@ def test_the_whole_road(house, capsys):
     assert files - boards == {
         "recipe.yaml",
         "environment.json",
+        "layout.json",
         "log.jsonl",
         "checkpoints/teacher.pt",
         "checkpoints/main.pt",
@@ -166,14 +169,55 @@ def test_many_skipped_clips_are_all_in_the_store(recordings_folder, tmp_path, ca
     }
 
 
+def test_prepare_goes_on_after_an_interruption(recordings_folder, tmp_path, capsys, monkeypatch):
+    store = tmp_path / "store"
+    words = ["nw_ucla", "--source", recordings_folder, "--out", store]
+    monkeypatch.setattr(preparation, "_CHUNK", 10)
+    finish = preparation.StoreWriter.finish
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation.StoreWriter, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
+        assert run(prepare, *words) == 128 + signal.SIGINT
+    error = capsys.readouterr().err
+    assert error == "interrupted; 20 of 27 files are kept; the same command goes on from there\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation.StoreWriter, "finish", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit) as ended:
+            run(prepare, *words)
+        assert ended.value.code == 128 + signal.SIGTERM
+    assert preparation.StoreWriter.finish is finish
+    capsys.readouterr()
+    assert run(prepare, *words) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "went on after 20 files that were read before"
+    assert second.startswith(f"{store}: 27 clips, 135 frames, 10 classes, kinect_v1_20, splits cross_view, ")
+    assert third == "skipped none of 27 files"
+    assert list(tmp_path.iterdir()) == [store]
+
+
+def test_prepare_takes_zips_several_sources_and_another_rate(recordings_folder, tmp_path, capsys):
+    halves = [tmp_path / "one.zip", tmp_path / "other.zip"]
+    for number, path in enumerate(halves):
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(recordings_folder.iterdir())[number::2]:
+                archive.write(file, f"nw_ucla/{file.name}")
+    words = ["--out", tmp_path / "store", "--fps", 15, "--processes", 2]
+    assert run(prepare, "nw_ucla", "--source", *halves, *words) == 0
+    assert "27 clips" in capsys.readouterr().out
+    meta = json.loads((tmp_path / "store" / "meta.json").read_text())
+    assert (meta["fps"], meta["source"]) == (15.0, f"{halves[0]}, {halves[1]}")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         (None, "no such folder"),
         ({}, "holds no *.json"),
         ({"clip.avi": "x"}, "holds no *.json"),
-        ({"a01_s01_e01_v01.json": '{"skeletons": [[[1.0, '}, "more than 5% of the 1 files are damaged"),
-        ({"a01_s01_e01_v01.json": "PK\x03\x04"}, "more than 5% of the 1 files are damaged"),
+        (
+            {"a01_s01_e01_v01.json": '{"skeletons": [[[1.0, '},
+            "more than 5% of the 1 files or clips are damaged",
+        ),
+        ({"a01_s01_e01_v01.json": "PK\x03\x04"}, "more than 5% of the 1 files or clips are damaged"),
         ({"holiday.json": "{}"}, "the file name does not read aXX_sXX_eXX_vXX"),
     ],
 )
@@ -196,9 +240,21 @@ def test_recordings_that_cannot_be_read(files, message, tmp_path, capsys):
     [
         (["nw_ukla", "--source", "x", "--out", "y"], "'nw_ukla' is unknown; did you mean 'nw_ucla'?"),
         (["nw_ucla", "--out", "y"], "the following arguments are required: --source"),
-        (["nw_ucla", "--source", "x", "--out", "y", "--max-damaged", "7"], "invalid share value: '7'"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--max-damaged", "7"], "'7' is not a number from 0 to 1"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--fps", "0"], "'0' is not a number above 0"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--fps", "inf"], "'inf' is not a number above 0"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--fps", "nan"], "'nan' is not a number above 0"),
+        (
+            ["nw_ucla", "--source", "x", "--out", "y", "--processes", "0"],
+            "'0' is not a whole number from 1 on",
+        ),
+        (["nw_ucla", "--source", "x", "--out", "y", "--processes", "1.5"], "'1.5' is not a whole number"),
+        (["nw_ucla", "--source", "x", "--out", ""], "argument --out: names no file or folder"),
+        (["nw_ucla", "--source", "x", "--out", "y", "--about", "z"], "z: nw_ucla takes no --about"),
+        (["own", "--source", "x", "--out", "y"], "own needs --about FILE"),
+        (["own", "--source", ".", "--out", "y", "--about", "z"], "z: no such file"),
         (["nw_ucla", "--source", "x", "--out", "y", "--overwite"], "unrecognized arguments: --overwite"),
-        (["nw_ucla", "--source", __file__, "--out", "y"], "not a folder"),
+        (["nw_ucla", "--source", __file__, "--out", "y"], "holds no *.json; --source names"),
     ],
 )
 def test_mistakes_at_prepare(words, message, tmp_path, capsys, monkeypatch):

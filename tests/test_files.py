@@ -204,3 +204,68 @@ def test_an_older_folder_that_cannot_be_put_back_is_not_lost(tmp_path, monkeypat
         pass
     (kept,) = tmp_path.rglob("old")
     assert kept.read_text() == "old"
+
+
+def break_off(out: Path, reason: BaseException, text: str, **options) -> None:
+    with new_folder(out, resumable=True, **options) as folder:
+        assert folder == out.parent / f".{out.name}.partial"
+        (folder / text).write_text(text)
+        raise reason
+
+
+@pytest.mark.parametrize(
+    "reason", [OSError(28, "full"), ValueError(), SystemExit(1), KeyboardInterrupt(), Interrupted()]
+)
+def test_a_folder_that_can_be_taken_up_again_is_left_as_it_is(tmp_path, reason):
+    out = tmp_path / "a" / "out"
+    for text in ("one", "other"):
+        with pytest.raises(type(reason)):
+            break_off(out, reason, text)
+    assert not out.exists()
+    with new_folder(out, resumable=True) as folder:
+        assert {path.name for path in folder.iterdir()} - {".lock"} == {"one", "other"}
+        (folder / "last").write_text("last")
+    assert list(out.parent.iterdir()) == [out]
+    assert sorted(path.name for path in out.iterdir()) == ["last", "one", "other"]
+
+
+def test_of_a_mistake_of_the_users_nothing_is_left_to_take_up(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="twice"):
+        break_off(out, ValueError("twice"), "one")
+    with pytest.raises(UserError, match="mistake"):
+        break_off(out, UserError("mistake"), "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_blocks_cannot_have_one_folder(tmp_path):
+    out = tmp_path / "out"
+    with new_folder(out, resumable=True) as folder:
+        (folder / "file").write_text("first")
+        with pytest.raises(UserError) as caught:
+            break_off(out, ValueError(), "second")
+        assert one_line(caught.value) == f"{folder}: another process is writing it; wait for it to end"
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "file"]
+        with new_folder(tmp_path / "elsewhere", resumable=True):
+            pass
+    assert [path.name for path in out.iterdir()] == ["file"]
+
+
+def test_an_older_folder_stands_until_the_one_taken_up_is_whole(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    options = {"overwrite": True, "is_mine": lambda there: (there / "old").exists()}
+    with pytest.raises(ValueError, match="once"):
+        break_off(out, ValueError("once"), "new", **options)
+    assert (out / "old").read_text() == "old"
+    with pytest.raises(UserError, match="already exists"), new_folder(out, resumable=True):
+        raise AssertionError("the block was entered")
+    with new_folder(out, resumable=True, **options):
+        assert (out / "old").exists()
+    assert sorted(tmp_path.rglob("*")) == [out, out / "new"]
+
+
+def test_what_is_no_text_is_written_as_an_escape(tmp_path):
+    write_text(tmp_path / "file", "a\udcffü")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "a\\udcffü"

@@ -69,11 +69,11 @@ def test_overrides_and_differences(tmp_path):
 def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = tiny_recipe(STORE)
-    absolute = recipe.with_absolute_store()
+    absolute = recipe.with_absolute_paths()
     assert absolute.data.store == str(tmp_path / "store")
     assert recipe_difference(recipe, absolute) == f"data.store is 'store' there, {absolute.data.store!r} here"
     monkeypatch.chdir(tmp_path.parent)
-    assert absolute.with_absolute_store() == absolute
+    assert absolute.with_absolute_paths() == absolute
 
 
 def test_by_default_the_last_stage_is_evaluated():

@@ -9,7 +9,8 @@ import yaml
 from tiny import recipe_tree, same, tiny_recipe, tiny_store
 
 from ssl_skeleton import run as run_module
-from ssl_skeleton.data.readers import READERS
+from ssl_skeleton.data.readers import FORMATS
+from ssl_skeleton.data.recording import IMAGE, METRES
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import raw_features
@@ -83,7 +84,7 @@ def test_other_streams_have_a_raw_baseline_of_their_own(streams, store, tmp_path
     assert result["streams"] == streams
     assert result["baselines"].keys() == {"raw", "raw_streams", "untrained"}
     for name, view in (("raw", ViewConfig()), ("raw_streams", ViewConfig(streams=tuple(streams)))):
-        raw = raw_features(run.packed, run.split, run.recipe.data, view)
+        raw = raw_features(run.packed, run.splits[0], run.recipe.data, view)
         expected = knn_scores(raw, 3, run.recipe.evaluation.knn)
         assert result["baselines"][name] == expected
 
@@ -180,7 +181,7 @@ def test_pretraining_reads_no_label_and_no_test_clip(run, tmp_path):
     again = Run.start(run.recipe, tmp_path / "run")
     again.packed.labels.fill_(-1)
     for clip, first, _, frames in again.store.tracks:
-        if clip in again.split.test:
+        if clip in again.splits[0].test:
             again.packed.frames_rvc[first : first + frames] = torch.nan
     again.pretrain()
     for stage in ("teacher", "main"):
@@ -270,12 +271,22 @@ def test_another_architecture_is_refused(run):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_shipped_recipes_run(path, tmp_path):
-    stages = len(load_recipe(path).stages)
-    dataset = Path(load_recipe(path).data.store).name
-    assert dataset in READERS
-    store = tiny_store(tmp_path / "store", dataset, bodies=load_recipe(path).data.bodies)
-    small = ["device=cpu", f"data.store={store}", "encoder.hidden=4", "evaluation.linear.epochs=2"]
-    short = [f"stages.{stage}.training.epochs=1" for stage in range(stages)]
-    run = Run.start(load_recipe(path, [*small, *short]), tmp_path / "run")
+    recipe, stores, splits = load_recipe(path), [], []
+    for number, (name, split) in enumerate(zip(recipe.data.stores, recipe.data.splits, strict=True)):
+        dataset = Path(name).name
+        assert dataset in FORMATS
+        own = dataset == "own"  # of any layout, and of any split
+        store = tiny_store(
+            tmp_path / f"store{number}",
+            "nw_ucla" if own else dataset,
+            bodies=recipe.data.bodies,
+            coordinates=IMAGE if path.stem.endswith("_2d") else METRES,
+        )
+        stores.append(str(store))
+        splits.append("cross_view" if own else split)
+    small = ["device=cpu", f"data.store={stores}", f"data.split={splits}", "encoder.hidden=4"]
+    short = [f"stages.{stage}.training.epochs=1" for stage in range(len(recipe.stages))]
+    run = Run.start(load_recipe(path, [*small, *short, "evaluation.linear.epochs=2"]), tmp_path / "run")
     run.pretrain()
-    assert 0 <= run.evaluate("linear")["top1"] <= 1
+    opened = Run.open(run.folder, [f"data.store={stores[0]}", f"data.split={splits[0]}"])
+    assert 0 <= opened.evaluate("linear")["top1"] <= 1

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from examples import facts_of
 from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.readers import READERS
-from ssl_skeleton.data.readers.base import Recording, Track
-from ssl_skeleton.data.store import new_store, open_store
+from ssl_skeleton.data.recording import METRES, Recording, Track
+from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.view import SamplingConfig
+from ssl_skeleton.data.writing import new_store
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig
@@ -69,19 +71,26 @@ def motion(rng: np.random.Generator, label: int, frames: int, joints: int) -> np
 
 
 def tiny_store(
-    out: Path, dataset: str = "nw_ucla", *, layout: str | None = None, bodies: int = 1, labelled: bool = True
+    out: Path,
+    dataset: str = "nw_ucla",
+    *,
+    layout: str | None = None,
+    bodies: int = 1,
+    labelled: bool = True,
+    coordinates: tuple[str, ...] = METRES,
 ) -> Path:
     """A store of every class, camera and repetition; clips have 4 to 9 frames."""
-    reader, rng = READERS[dataset], np.random.default_rng(0)
-    body = load_layout(layout or reader.layout)
-    with new_store(out, body) as writer:
+    known, rng = facts_of(dataset), np.random.default_rng(0)
+    body = load_layout(layout) if layout else known.layout
+    facts = replace(known, layout=body, classes=("still", "slow", "fast"), coordinates=coordinates)
+    with new_store(out, facts) as writer:
         for clip, (label, camera, repetition) in enumerate(np.ndindex(CLASSES, CAMERAS, REPETITIONS)):
             frames = 4 + clip % 6
             tracks = [Track(0, motion(rng, label, frames, len(body.joints))) for _ in range(bodies)]
             place = {"subject": repetition + 1, "camera": camera + 1, "setup": camera + 1}
-            known = label if labelled else -1
-            writer.add(Recording(f"clip{clip:02}", frames, tracks, label=known, **place))
-        writer.finish(dataset, 30.0, ("still", "slow", "fast"), "made up")
+            told = label if labelled else -1
+            writer.add(Recording(f"clip{clip:02}", frames, tracks, label=told, **place))
+        writer.finish("made up")
     return out
 
 
@@ -144,7 +153,7 @@ def pretext_task(
     )
     encoder = ENCODER.build(packed.layout, 3 * len(config.input.streams), bodies)
     built = config.build(encoder, shape, {"teacher": teacher})
-    return Task("main", built, packed, torch.arange(CLIPS), SamplingConfig(frames=frames, bodies=bodies), 0)
+    return Task("main", built, packed, [torch.arange(CLIPS)], SamplingConfig(frames=frames, bodies=bodies), 0)
 
 
 def sgd_step(pretext: Pretext, views: dict[str, Clips], rate: float = 0.01) -> dict[str, Tensor]:

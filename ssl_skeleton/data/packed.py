@@ -1,37 +1,58 @@
-"""The frames of a store on one device, and the gather that draws a batch from them."""
+"""The frames of stores on one device, and the gather that draws a batch from them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.data.store import Store
+from ssl_skeleton.data.views.repair import RepairConfig, repair
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
+from ssl_skeleton.skeleton.remap import remap, remap_matrix
 
 
 class PackedClips:
-    """All frames of a store, unpadded, in one tensor; a batch is one gather with interpolation.
+    """All frames of stores, unpadded, in one tensor; a batch is one gather with interpolation.
 
-    M bodies a clip are drawn (the store's first tracks; a clip with fewer has zeros for the rest).
+    M bodies a clip are drawn (a store's first tracks; a clip with fewer has zeros for the rest). The clips of
+    several stores follow one another, all with the joints of `layout` (by default the first store's).
+    Recordings are repaired as their store has them, and then mapped onto the layout.
+
+    Raises UserError when a store lacks a joint of the layout, or has other coordinates than the first one.
     """
 
-    def __init__(self, store: Store, bodies: int, device: torch.device | str = "cpu") -> None:
-        self.layout: Layout = store.layout
+    def __init__(
+        self,
+        stores: Store | Sequence[Store],
+        bodies: int,
+        device: torch.device | str = "cpu",
+        layout: Layout | None = None,
+        mend: RepairConfig | None = None,
+    ) -> None:
+        stores = [stores] if isinstance(stores, Store) else list(stores)
+        self.layout: Layout = layout or stores[0].layout
         self.bodies = bodies
-        self.coordinates = len(store.meta.coordinates)
-        self.frames_rvc = torch.from_numpy(np.array(store.frames_rvc)).to(device)
-        wrong_r = ~self.frames_rvc.isfinite().flatten(1).all(dim=1)
-        if wrong_r.any():
-            row = int(wrong_r.nonzero()[0])
-            raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
-        self.seen_r = (self.frames_rvc != 0).flatten(1).any(dim=1)
-        self.lengths = torch.from_numpy(np.array(store.lengths)).to(device)
-        self.labels = torch.from_numpy(np.array(store.labels)).to(device)
-        first_row, first_frame, frames = _track_table(store.tracks, len(store), bodies)
+        self.coordinate_names = stores[0].meta.coordinates
+        parts = [_load(store, self.layout, self.coordinate_names, mend or RepairConfig()) for store in stores]
+        frames_rvc = parts[0][0] if len(parts) == 1 else np.concatenate([frames for frames, _ in parts])
+        self.frames_rvc = torch.from_numpy(frames_rvc).to(device)
+        self.seen_rv = _seen(self.frames_rvc)
+        self.lengths = torch.from_numpy(np.concatenate([store.lengths for store in stores])).to(device)
+        self.labels = torch.from_numpy(np.concatenate([store.labels for store in stores])).to(device)
+        tracks = _joined([tracks for _, tracks in parts], stores, [len(frames) for frames, _ in parts])
+        first_row, first_frame, frames = _track_table(tracks, len(self.lengths), bodies)
         self._first_row_nm = torch.from_numpy(first_row).to(device)
         self._first_frame_nm = torch.from_numpy(first_frame).to(device)
         self._frames_nm = torch.from_numpy(frames).to(device)
+
+    @property
+    def coordinates(self) -> int:
+        """C, how many coordinates a joint has."""
+        return len(self.coordinate_names)
 
     @property
     def device(self) -> torch.device:
@@ -58,27 +79,83 @@ class PackedClips:
             )
             position_nt = start[:, None] + span[:, None] * share
         valid_nt = frame_mask(lengths, position_nt.shape[1])
-        x_ntmvc = self._interpolate(index, position_nt, valid_nt)
-        return Clips(x_ntmvc.permute(0, 4, 1, 3, 2).contiguous(), lengths, index, self.labels[index])
+        x_nctvm, seen = self._interpolate(index, position_nt, valid_nt)
+        return Clips(x_nctvm, lengths, index, self.labels[index], seen)
 
-    def _interpolate(self, index: Tensor, position_nt: Tensor, valid_nt: Tensor) -> Tensor:
-        """Coordinates (N, T, M, V, C) at fractional frames; frames in which a body is unseen weigh nothing.
+    def _interpolate(self, index: Tensor, position_nt: Tensor, valid_nt: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates (N, C, T, V, M) at fractional frames, and which joints are seen (N, 1, T, V or 1, M).
 
-        A body is absent where the nearer of the two neighbouring frames does not show it.
+        Frames in which a joint is unseen weigh nothing. A joint is absent where the nearer of the two
+        neighbouring frames does not show it. Only the K tracks that there are take time.
         """
-        local_ntm = position_nt[:, :, None] - self._first_frame_nm[index][:, None]
-        last_ntm = (self._frames_nm[index] - 1)[:, None]
-        inside_ntm = (local_ntm > -0.5) & (local_ntm < last_ntm + 0.5) & valid_nt[:, :, None]
-        local_ntm = torch.minimum(local_ntm.clamp(min=0), last_ntm.clamp(min=0).to(local_ntm.dtype))
-        before_ntm = local_ntm.floor()
-        share_ntm = local_ntm - before_ntm
-        row_ntm = self._first_row_nm[index][:, None] + before_ntm.long()
-        next_ntm = row_ntm + (share_ntm > 0)
-        seen_before, seen_after = self.seen_r[row_ntm], self.seen_r[next_ntm]
-        seen_ntm = inside_ntm & torch.where(share_ntm > 0.5, seen_after, seen_before)
-        weight_ntm = torch.where(seen_before & seen_after, share_ntm, seen_after.to(share_ntm.dtype))
-        x_ntmvc = torch.lerp(self.frames_rvc[row_ntm], self.frames_rvc[next_ntm], weight_ntm[..., None, None])
-        return x_ntmvc * seen_ntm[..., None, None]
+        n, m = (self._frames_nm[index] > 0).nonzero(as_tuple=True)
+        clip = index[n]
+        local_kt = position_nt[n] - self._first_frame_nm[clip, m][:, None]
+        last_k1 = (self._frames_nm[clip, m] - 1)[:, None]
+        inside_kt = (local_kt > -0.5) & (local_kt < last_k1 + 0.5) & valid_nt[n]
+        local_kt = torch.minimum(local_kt.clamp(min=0), last_k1.to(local_kt.dtype))
+        before_kt = local_kt.floor()
+        share_kt1 = (local_kt - before_kt)[..., None]
+        row_kt = self._first_row_nm[clip, m][:, None] + before_kt.long()
+        next_kt = row_kt + (share_kt1[..., 0] > 0)
+        before_ktv, after_ktv = self.seen_rv[row_kt], self.seen_rv[next_kt]
+        seen_ktv = inside_kt[..., None] & torch.where(share_kt1 > 0.5, after_ktv, before_ktv)
+        weight_ktv = torch.where(before_ktv & after_ktv, share_kt1, after_ktv.to(share_kt1.dtype))
+        x_ktvc = self._rows(row_kt).lerp_(self._rows(next_kt), weight_ktv[..., None])
+        x_ktvc *= seen_ktv[..., None]
+        x_nmtvc, seen_nmtv = (self._by_clip(part, n, m, len(index)) for part in (x_ktvc, seen_ktv))
+        return x_nmtvc.permute(0, 4, 2, 3, 1).contiguous(), seen_nmtv.permute(0, 2, 3, 1)[:, None]
+
+    def _rows(self, row_kt: Tensor) -> Tensor:
+        """Stored frames (K, T, V, C)."""
+        return self.frames_rvc.index_select(0, row_kt.flatten()).view(
+            *row_kt.shape, *self.frames_rvc.shape[1:]
+        )
+
+    def _by_clip(self, value_k: Tensor, n: Tensor, m: Tensor, clips: int) -> Tensor:
+        """What tracks have, (K, ...), as what clips and bodies have, (N, M, ...); zero for no track."""
+        if self.bodies == 1 and len(n) == clips:
+            return value_k[:, None]
+        value_nm = value_k.new_zeros(clips, self.bodies, *value_k.shape[1:])
+        value_nm[n, m] = value_k
+        return value_nm
+
+
+def _load(
+    store: Store, layout: Layout, coordinates: tuple[str, ...], mend: RepairConfig
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The frames and tracks of a store, checked, repaired, with the joints of `layout`."""
+    if store.meta.coordinates != coordinates:
+        wanted, found = ", ".join(coordinates), ", ".join(store.meta.coordinates)
+        raise UserError(f"{store.path}: has {found}, but the other store {wanted}; use stores of one kind")
+    frames_rvc, tracks = np.array(store.frames_rvc), store.tracks
+    wrong_r = ~np.isfinite(frames_rvc).all(axis=(1, 2))
+    if wrong_r.any():
+        row = int(wrong_r.argmax())
+        raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
+    if mend != RepairConfig():
+        spatial = sum(name in ("x", "y", "z") for name in coordinates)
+        frames_rvc, tracks = repair(frames_rvc, tracks, mend, spatial)
+    if layout != store.layout:
+        frames_rvc = remap(frames_rvc, remap_matrix(store.layout, layout))
+    return frames_rvc, tracks
+
+
+def _seen(frames_rvc: Tensor) -> Tensor:
+    """Which joints are seen, bool (R, V); (R, 1) where every body that is seen is seen as a whole."""
+    seen_rv = (frames_rvc != 0).any(dim=2)
+    body_r1 = seen_rv.any(dim=1, keepdim=True)
+    return body_r1 if bool((seen_rv == body_r1).all()) else seen_rv
+
+
+def _joined(
+    tracks: Sequence[NDArray[np.int64]], stores: Sequence[Store], rows: Sequence[int]
+) -> NDArray[np.int64]:
+    """The tracks of all stores, their clips and rows counted on."""
+    clips = np.cumsum([0, *map(len, stores)])
+    first_rows = np.cumsum([0, *rows])
+    shifts = [(clip, row, 0, 0) for clip, row in zip(clips[:-1], first_rows[:-1], strict=True)]
+    return np.concatenate([part + np.array(shift) for part, shift in zip(tracks, shifts, strict=True)])
 
 
 def _window_in_frames(lengths: Tensor, window: Tensor | None, *, whole: bool) -> tuple[Tensor, Tensor]:

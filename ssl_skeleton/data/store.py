@@ -10,11 +10,10 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,15 +21,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_skeleton.config import Config
-from ssl_skeleton.data.readers.base import Recording
-from ssl_skeleton.errors import UserError
-from ssl_skeleton.files import new_folder, read_json, write_json, write_text
-from ssl_skeleton.skeleton.layout import Layout, load_layout
+from ssl_skeleton.data.splits import Split, SplitRule
+from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.files import read_json
+from ssl_skeleton.skeleton.layout import Layout
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = ("name", "label", "subject", "camera", "setup", "repetition", "frames", "bodies")
-_DATA_FILES = ("clips.csv", "frames.npy", "tracks.npy")
-_FILES = frozenset(("meta.json", "skipped.csv", *_DATA_FILES))
+EVERYTHING = "all"  # the split of every store: all clips train, none tests
+DATA_FILES = ("clips.csv", "frames.npy", "tracks.npy", "skipped.csv")
+FILES = frozenset(("meta.json", *DATA_FILES))
 
 
 class StoreMeta(Config):
@@ -38,10 +38,12 @@ class StoreMeta(Config):
 
     format: int
     dataset: str
-    layout: str
+    layout: Layout
     fps: float = Field(gt=0)
     classes: tuple[str, ...]
-    coordinates: tuple[str, ...] = ("x", "y", "z")
+    coordinates: tuple[str, ...]
+    splits: dict[str, SplitRule]
+    note: str
     clips: int = Field(ge=1)
     tracks: int = Field(ge=1)
     rows: int = Field(ge=1)
@@ -67,7 +69,35 @@ class Store:
     @property
     def layout(self) -> Layout:
         """The layout of its joints."""
-        return load_layout(self.meta.layout)
+        return self.meta.layout
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits it can be divided by."""
+        return (*self.meta.splits, EVERYTHING)
+
+    def split(self, name: str) -> Split:
+        """Divide the clips; one that belongs to no part, as of an unknown camera, is in none.
+
+        Raises UserError when there is no such split, or its training or test part is empty. The split `all`
+        puts every clip into the training part.
+        """
+        if name == EVERYTHING:
+            return Split(name, np.arange(len(self), dtype=np.int64), np.zeros(0, np.int64))
+        if name not in self.meta.splits:
+            hint = nearest(name, self.split_names)
+            raise UserError(f"{self.path}: {self.meta.dataset} has no split '{name}'; {hint}")
+        rule = self.meta.splits[name]
+        parts = rule.divide(self.columns)
+        for part, clips in parts.items():
+            values: tuple[int, ...] = getattr(rule, part)
+            if not len(clips) and (values or part != "validation"):
+                wanted = ", ".join(map(str, sorted(values)[:5])) + (", ..." if len(values) > 5 else "")
+                raise UserError(
+                    f"{self.path}: no clip for the {part} part of split '{name}', which takes "
+                    f"{rule.column} {wanted}; prepare more recordings of {self.meta.dataset}"
+                )
+        return Split(name, **parts)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -87,17 +117,14 @@ def open_store(path: Path) -> Store:
     """
     if not (path / "meta.json").is_file():
         raise UserError(f"{path}: not a prepared store; make one with: python -m ssl_skeleton.prepare")
-    meta = StoreMeta.from_tree(read_json(path / "meta.json"), str(path / "meta.json"))
-    if meta.format != FORMAT:
-        raise UserError(f"{path}: format {meta.format} is not {FORMAT}; prepare the store again")
-    names, columns = _read_clips(path / "clips.csv")
-    frames, tracks = _load_array(path / "frames.npy"), _load_array(path / "tracks.npy")
-    layout = load_layout(meta.layout)
+    meta = read_meta(path)
+    names, columns = read_clips(path / "clips.csv")
+    frames, tracks = load_array(path / "frames.npy"), load_array(path / "tracks.npy")
     expected = {
         "clips.csv": (len(names), meta.clips),
         "frames.npy": (
             (frames.shape, frames.dtype.str),
-            ((meta.rows, len(layout.joints), len(meta.coordinates)), "<f4"),
+            ((meta.rows, len(meta.layout.joints), len(meta.coordinates)), "<f4"),
         ),
         "tracks.npy": ((tracks.shape, tracks.dtype.str), ((meta.tracks, 4), "<i8")),
     }
@@ -108,6 +135,15 @@ def open_store(path: Path) -> Store:
     if columns["label"].min() < -1 or columns["label"].max() >= len(meta.classes):
         raise UserError(f"{path / 'clips.csv'}: a label is not below {len(meta.classes)}; prepare again")
     return Store(path, meta, names, columns, frames, np.asarray(tracks))
+
+
+def read_meta(path: Path) -> StoreMeta:
+    """The meta data of the store at `path`; UserError when it is damaged or of another format."""
+    tree = read_json(path / "meta.json")
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if isinstance(found, int) and found != FORMAT:
+        raise UserError(f"{path}: format {found} is not {FORMAT}; prepare the store again")
+    return StoreMeta.from_tree(tree, str(path / "meta.json"))
 
 
 def _check_tracks(
@@ -129,21 +165,47 @@ def _check_tracks(
         raise UserError(f"{path}: a track does not fit its clip or the frames; prepare the store again")
 
 
-def _read_clips(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+def read_clips(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
+    """The names and the other columns of clips.csv; UserError when it is damaged."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) != COLUMNS:
+        text = path.read_bytes().decode()
+        first, _, body = text.partition("\n")
+        if first != ",".join(COLUMNS):
             raise ValueError(f"the first line does not read {','.join(COLUMNS)}")
-        names = tuple(row[0] for row in rows[1:])
-        values = np.array([list(map(int, row[1:])) for row in rows[1:]], dtype=np.int64)
-        values = values.reshape(len(names), len(COLUMNS) - 1)
+        names = _first_cells(body)
+        values = np.zeros((0, len(COLUMNS) - 1), np.int64)
+        if names:
+            values = np.loadtxt(
+                io.StringIO(body),
+                np.int64,
+                comments=None,
+                delimiter=",",
+                quotechar='"',
+                usecols=range(1, len(COLUMNS)),
+                ndmin=2,
+            )
+        if len(values) != len(names):
+            raise ValueError(f"{len(names)} names, but {len(values)} lines of numbers")
     except (OSError, ValueError, IndexError, OverflowError, csv.Error) as error:
         raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
     return names, dict(zip(COLUMNS[1:], values.T, strict=True))
 
 
-def _load_array(path: Path) -> NDArray[Any]:
+def _first_cells(body: str) -> tuple[str, ...]:
+    """The first cell of every line; splitting is an order faster than the csv module, which quotes need."""
+    if '"' in body:
+        rows = list(csv.reader(io.StringIO(body, newline="")))
+        if any(len(row) != len(COLUMNS) for row in rows):
+            raise ValueError(f"a line has not {len(COLUMNS)} cells")
+        return tuple(row[0] for row in rows)
+    cells = body.replace("\n", ",").split(",")
+    if cells[-1] or len(cells) % len(COLUMNS) != 1:
+        raise ValueError(f"a line has not {len(COLUMNS)} cells")
+    return tuple(cells[: -1 : len(COLUMNS)])
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """A memory-mapped .npy file; UserError when it is damaged."""
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header makes numpy raise errors of any kind
@@ -151,102 +213,19 @@ def _load_array(path: Path) -> NDArray[Any]:
     return array
 
 
-class StoreWriter:
-    """Writes recordings into a store as they come; memory does not grow with their frames."""
-
-    def __init__(self, folder: Path, layout: Layout, bodies: int) -> None:
-        self._folder = folder
-        self._layout = layout
-        self._bodies = bodies
-        self._frames = (folder / "frames.npy").open("wb")
-        self._lines: list[tuple[str | int, ...]] = []
-        self._tracks: list[tuple[int, int, int, int]] = []
-        self._rows = 0
-        self._header_size = self._write_header()
-
-    def add(self, recording: Recording) -> None:
-        """Append one recording with at least one track; only the first `bodies` tracks are kept."""
-        tracks = recording.tracks[: self._bodies]
-        for track in tracks:
-            place = (len(self._lines), self._rows, track.first_frame, len(track.x_tvc))
-            self._tracks.append(place)
-            self._frames.write(np.ascontiguousarray(track.x_tvc, dtype="<f4").tobytes())
-            self._rows += len(track.x_tvc)
-        facts = (recording.label, recording.subject, recording.camera, recording.setup)
-        line = (recording.name, *facts, recording.repetition, recording.frames, len(tracks))
-        self._lines.append(line)
-
-    def finish(
-        self,
-        dataset: str,
-        fps: float,
-        classes: Sequence[str],
-        source: str,
-        skipped: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    ) -> StoreMeta:
-        """Write everything but the frames, which are already there, and return the meta data.
-
-        `skipped` says what was left out, by the reason.
-        """
-        self._frames.seek(0)
-        if self._write_header() != self._header_size:
-            raise AssertionError("the header of frames.npy changed its size")
-        self.close()
-        np.save(self._folder / "tracks.npy", np.array(self._tracks, dtype="<i8"), allow_pickle=False)
-        _write_csv(self._folder / "clips.csv", [COLUMNS, *self._lines])
-        left_out = [(why, what) for why, names in skipped.items() for what in names]
-        _write_csv(self._folder / "skipped.csv", [("why", "what"), *left_out])
-        meta = StoreMeta(
-            format=FORMAT,
-            dataset=dataset,
-            layout=self._layout.name,
-            fps=fps,
-            classes=tuple(classes),
-            clips=len(self._lines),
-            tracks=len(self._tracks),
-            rows=self._rows,
-            bodies=max(int(line[-1]) for line in self._lines),
-            source=source,
-            sha256={name: _sha256(self._folder / name) for name in _DATA_FILES},
-        )
-        write_json(self._folder / "meta.json", meta.to_tree())
-        return meta
-
-    def close(self) -> None:
-        """Close the file of frames."""
-        self._frames.close()
-
-    def _write_header(self) -> int:
-        """Write the .npy header; numpy pads it so that a growing first axis keeps its size."""
-        shape = (self._rows, len(self._layout.joints), 3)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._frames, header)
-        return self._frames.tell()
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store and holds nothing else."""
+    return (folder / "meta.json").exists() and {path.name for path in folder.iterdir()} <= FILES
 
 
-@contextmanager
-def new_store(
-    out: Path, layout: Layout, *, bodies: int = 2, overwrite: bool = False
-) -> Iterator[StoreWriter]:
-    """A writer whose store appears at `out` when the block ends well, and not at all otherwise."""
-    with new_folder(out, overwrite=overwrite, is_mine=_is_store) as folder:
-        writer = StoreWriter(folder, layout, bodies)
-        try:
-            yield writer
-        finally:
-            writer.close()
+def meta_sum(tree: Mapping[str, Any]) -> str:
+    """The SHA-256 sum of what meta.json says, but for this sum: of compact JSON with sorted keys."""
+    sums = {name: value for name, value in tree["sha256"].items() if name != "meta.json"}
+    text = json.dumps({**tree, "sha256": sums}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_csv(path: Path, lines: Sequence[Sequence[str | int]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_text(path, text.getvalue())
-
-
-def _is_store(folder: Path) -> bool:
-    return (folder / "meta.json").exists() and {path.name for path in folder.iterdir()} <= _FILES
-
-
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 sum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

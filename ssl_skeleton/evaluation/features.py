@@ -1,7 +1,7 @@
 """Features of whole clips, extracted once; every probe works on these."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ RAW_FRAMES = 32  # of the raw-coordinate baselines, whatever the recipe's own
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, D) and labels (N,) of the two parts of a split."""
+    """Features (N, D) and labels (N,) of the parts of a split; most splits have no validation part."""
 
     train: NDArray[np.float32]
     train_labels: NDArray[np.int64]
     test: NDArray[np.float32]
     test_labels: NDArray[np.int64]
+    validation: NDArray[np.float32] | None = None
+    validation_labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def encoder_features(
 
     for source in sources:
         source.encoder.to(packed.device).eval()
-    return _both_parts(packed, split, represent_all, batch)
+    return _all_parts(packed, split, represent_all, batch)
 
 
 @torch.no_grad()
@@ -85,18 +87,26 @@ def raw_features(
     def flatten(index: Tensor) -> Tensor:
         return make_view(packed, index, resampled, view, None).x.flatten(1)
 
-    return _both_parts(packed, split, flatten, batch)
+    return _all_parts(packed, split, flatten, batch)
 
 
-def _both_parts(
+def _all_parts(
     packed: PackedClips, split: Split, compute: Callable[[Tensor], Tensor], batch: int
 ) -> Features:
     labels = packed.labels.cpu().numpy()
-    if min(labels[split.train].min(), labels[split.test].min()) < 0:
+    if not len(split.test):
+        raise UserError(
+            f"split {split.name}: has no test part, which a probe needs; choose another data.split"
+        )
+    if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
         raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
     train = _compute_all(packed, split.train, compute, batch)
     test = _compute_all(packed, split.test, compute, batch)
-    return Features(train, labels[split.train], test, labels[split.test])
+    features = Features(train, labels[split.train], test, labels[split.test])
+    if not len(split.validation):
+        return features
+    validation = _compute_all(packed, split.validation, compute, batch)
+    return replace(features, validation=validation, validation_labels=labels[split.validation])
 
 
 @torch.no_grad()

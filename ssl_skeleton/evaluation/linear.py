@@ -17,14 +17,16 @@ from ssl_skeleton.training.schedule import StepConfig
 from ssl_skeleton.training.seeds import generator
 
 Positive = Annotated[float, Field(gt=0)]
+Part = tuple[Tensor, Tensor]  # features (N, D) and labels (N,)
 
 
 class LinearConfig(Config):
     """The probe, the same for every representation and baseline.
 
     Features get mean 0 and variance 1 over the training part. The learning rate is the one of `rates` that
-    does best on the share `held_out` of the training part, for each representation by itself, since what
-    suits 512 features does not suit 10,000 coordinates; then the probe learns from the whole training part.
+    does best on the validation part, or where the split has none on the share `held_out` of the training
+    part, for each representation by itself, since what suits 512 features does not suit 10,000
+    coordinates; then the probe learns from the whole training part.
     """
 
     epochs: int = Field(default=100, ge=1)
@@ -38,32 +40,43 @@ class LinearConfig(Config):
 
 def linear_scores(features: Features, classes: int, config: LinearConfig, seed: int) -> dict[str, Any]:
     """Top-1, top-5, per-class accuracy, confusion matrix and the `rate` of the probe after its last epoch."""
-    train, test = _standardised(features.train, features.test)
+    train, test = (_standardised(part, features.train) for part in (features.train, features.test))
     labels = torch.from_numpy(features.train_labels)
-    rate = _best_rate(train, labels, classes, config, seed)
+    if features.validation is None or features.validation_labels is None:
+        kept, held_out = _hold_out(len(train), config.held_out, seed)
+        learn, choose = (train[kept], labels[kept]), (train[held_out], labels[held_out])
+    else:
+        validation = _standardised(features.validation, features.train)
+        learn, choose = (train, labels), (validation, torch.from_numpy(features.validation_labels))
+    rate = _best_rate(learn, choose, classes, config, seed)
     layer = _train(train, labels, classes, config, rates=(rate,), seed=seed)[0]
     with torch.no_grad():
         ranking: NDArray[np.int64] = layer(test).argsort(dim=1, descending=True, stable=True).numpy()
     return {**classification_scores(ranking, features.test_labels, classes), "rate": rate}
 
 
-def _standardised(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Both parts, with mean 0 and variance 1 over the training part; constant features become 0."""
+def _standardised(part: NDArray[np.float32], train: NDArray[np.float32]) -> Tensor:
+    """A part, with mean 0 and variance 1 over the training part; constant features become 0."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     deviation = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
-    return torch.from_numpy((train - mean) / deviation), torch.from_numpy((test - mean) / deviation)
+    return torch.from_numpy((part - mean) / deviation)
 
 
-def _best_rate(train: Tensor, labels: Tensor, classes: int, config: LinearConfig, seed: int) -> float:
-    """The rate with the best accuracy on held-out training clips; of equal ones the first."""
-    order = torch.randperm(len(train), generator=generator(seed, "linear", "held out"))
-    held = max(1, round(config.held_out * len(train)))
-    if len(config.rates) == 1 or held == len(train):
+def _hold_out(clips: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The training clips that are kept, and those that are held out: at least one."""
+    order = torch.randperm(clips, generator=generator(seed, "linear", "held out"))
+    held = max(1, round(share * clips))
+    return order[held:], order[:held]
+
+
+def _best_rate(learn: Part, choose: Part, classes: int, config: LinearConfig, seed: int) -> float:
+    """The rate that, learning from one part, does best on the other; of equal ones the first."""
+    if len(config.rates) == 1 or not len(learn[0]):
         return config.rates[0]
-    held_out, kept = order[:held], order[held:]
-    layers = _train(train[kept], labels[kept], classes, config, rates=config.rates, seed=seed)
+    layers = _train(*learn, classes, config, rates=config.rates, seed=seed)
+    held_out, held_labels = choose
     with torch.no_grad():
-        right = [(layer(train[held_out]).argmax(dim=1) == labels[held_out]).sum().item() for layer in layers]
+        right = [(layer(held_out).argmax(dim=1) == held_labels).sum().item() for layer in layers]
     return config.rates[right.index(max(right))]
 
 

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import FrameType
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips
@@ -38,14 +38,23 @@ class TrainingConfig(Config):
 
 @dataclass(frozen=True)
 class Task:
-    """What one stage trains on: the clips `index` (N,) of `packed`, seen by `pretext`."""
+    """What one stage trains on: the clips `parts`, (N,) for each store, of `packed`, seen by `pretext`.
+
+    `balanced` draws as many clips of each part in an epoch, else every clip is drawn once.
+    """
 
     name: str
     pretext: Pretext
     packed: PackedClips
-    index: Tensor
+    parts: Sequence[Tensor]
     sampling: SamplingConfig
     seed: int
+    balanced: bool = False
+
+    @property
+    def clips(self) -> int:
+        """How many clips an epoch has."""
+        return sum(map(len, self.parts))
 
 
 @dataclass
@@ -113,10 +122,10 @@ def train(
                     kept = path.with_suffix(".not-finite.pt")
                     save(kept)
                     raise UserError(f"{at.place(task)}: {error}; the state is in {kept}") from None
-            values = {name: total / len(task.index) for name, total in at.totals.items()}
+            values = {name: total / task.clips for name, total in at.totals.items()}
             values["lr"] = optimiser.param_groups[0]["lr"]
             values["seconds"] = time.perf_counter() - began
-            values["clips_per_second"] = (len(task.index) - skipped * config.batch) / values["seconds"]
+            values["clips_per_second"] = (task.clips - skipped * config.batch) / values["seconds"]
             at = _Position(at.epoch + 1)
             log.epoch(at.epoch, values)
             if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs:
@@ -146,15 +155,29 @@ def draw_views(task: Task, index: Tensor, epoch: int, step: int) -> dict[str, Cl
 
 def _batches(task: Task, config: TrainingConfig, epoch: int) -> list[Tensor]:
     """The epoch's batches, in an order of its own; the last may be smaller."""
-    order = torch.randperm(len(task.index), generator=generator(task.seed, task.name, epoch, "order"))
-    return list(torch.split(task.index[order], config.batch))
+    order = epoch_order(task.parts, generator(task.seed, task.name, epoch, "order"), balanced=task.balanced)
+    return list(torch.split(order, config.batch))
+
+
+def epoch_order(parts: Sequence[Tensor], generator: Generator, *, balanced: bool) -> Tensor:
+    """The clips (N,) of an epoch in a random order, as many as all `parts` have together.
+
+    `balanced` draws equally many of each part, and of one part no clip more than once more than another. Else
+    every clip is drawn once.
+    """
+    total, chosen = sum(map(len, parts)), list(parts)
+    for number, part in enumerate(parts if balanced else ()):
+        count = total // len(parts) + (number < total % len(parts))
+        rounds = [torch.randperm(len(part), generator=generator) for _ in range(-(-count // len(part)))]
+        chosen[number] = part[torch.cat(rounds)[:count]] if rounds else part[:0]
+    return torch.cat(chosen)[torch.randperm(total, generator=generator)]
 
 
 def _train_step(
     task: Task, config: TrainingConfig, optimiser: torch.optim.Optimizer, at: _Position, index: Tensor
 ) -> None:
     """One optimiser step; `at` moves on by it."""
-    progress = at.epoch + at.step * config.batch / len(task.index)
+    progress = at.epoch + at.step * config.batch / task.clips
     for group in optimiser.param_groups:
         group["lr"] = config.optimiser.lr * config.schedule.rate(progress, config.epochs)
     torch.manual_seed(derive_seed(task.seed, task.name, at.epoch, at.step, "dropout"))

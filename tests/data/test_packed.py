@@ -3,13 +3,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from builders import recordings, stored
+from builders import LAYOUT, recordings, seeds, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_skeleton.data.clips import body_mask, frame_mask
 from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.readers.base import Recording, Track
+from ssl_skeleton.data.recording import IMAGE, Facts, Recording, Track
+from ssl_skeleton.data.store import open_store
+from ssl_skeleton.data.views.repair import RepairConfig
+from ssl_skeleton.data.writing import new_store
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.skeleton.layout import load_layout
 
 shares = st.floats(0, 1, width=32)
 windows = st.none() | st.lists(st.tuples(shares, shares), min_size=5, max_size=5)
@@ -28,7 +33,7 @@ def near_half(value: float) -> bool:
 
 
 def plain_frame(track: Track, position: float) -> np.ndarray:
-    """One body at a fractional frame, in float64: a straight line between the frames that show it."""
+    """One body (V, C) at a fractional frame, in float64: straight lines between the frames that show it."""
     last = len(track.x_tvc) - 1
     local = position - track.first_frame
     if not -0.5 < local < last + 0.5:
@@ -37,11 +42,15 @@ def plain_frame(track: Track, position: float) -> np.ndarray:
     before, share = math.floor(local), local - math.floor(local)
     x_tvc = track.x_tvc.astype(np.float64)
     one, two = x_tvc[before], x_tvc[min(before + 1, last)]
+    rows = [plain_joint(*pair, share) for pair in zip(one, two, strict=True)]
+    return np.stack(rows)
+
+
+def plain_joint(one: np.ndarray, two: np.ndarray, share: float) -> np.ndarray:
+    """One joint (C,) between two frames; where one of them does not show it, the nearer one decides."""
     nearer = one if share <= 0.5 else two
-    if not nearer.any():
-        return np.zeros_like(one)
-    if not one.any() or not two.any():
-        return one + two  # the one of them that is seen
+    if not nearer.any() or not one.any() or not two.any():
+        return nearer
     return (1 - share) * one + share * two
 
 
@@ -55,10 +64,19 @@ def check_clip(x_ctvm: np.ndarray, clip: Recording, positions: list[float]) -> N
                 np.testing.assert_allclose(x_ctvm[:, t, :, m].T, wanted, atol=1e-4)
 
 
-@given(recordings(most_clips=3), st.integers(1, 3), st.integers(1, 12), windows)
+def without_joints(clips: list[Recording], seed: int) -> list[Recording]:
+    """The clips with some joints of some frames missing."""
+    rng = np.random.default_rng(seed)
+    for track in (track for clip in clips for track in clip.tracks):
+        track.x_tvc[rng.random(track.x_tvc.shape[:2]) < 0.3] = 0
+    return clips
+
+
+@given(recordings(most_clips=3), st.integers(1, 3), st.integers(1, 12), windows, st.none() | seeds)
 @settings(max_examples=60, deadline=None)
-def test_resampling_agrees_with_a_plain_reference(clips, bodies, frames, window):
+def test_resampling_agrees_with_a_plain_reference(clips, bodies, frames, window, holes):
     window = window and window[: len(clips)]
+    clips = clips if holes is None else without_joints(clips, holes)
     with stored(clips) as store:
         packed = PackedClips(store, bodies)
     index = torch.arange(len(clips)).flip(0)
@@ -150,3 +168,60 @@ def test_a_clip_may_be_drawn_many_times_in_any_order():
         batch = PackedClips(store, bodies=1).gather(torch.tensor([2, 0, 2]), 4)
     assert batch.x.amax((1, 2, 3, 4)).tolist() == [3, 1, 3]
     assert len(batch) == 3
+
+
+@given(recordings(most_clips=3), recordings(most_clips=3), st.none() | st.integers(1, 9), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_the_clips_of_several_stores_follow_one_another(one, two, frames, bodies):
+    with stored(one) as first, stored(two) as second:
+        together = PackedClips([first, second, first], bodies)
+        alone = [PackedClips(store, bodies) for store in (first, second, first)]
+    assert together.labels.tolist() == [clip.label for clip in (*one, *two, *one)]
+    begin = 0
+    for packed in alone:
+        for n in range(len(packed.lengths)):
+            found, wanted = (
+                p.gather(torch.tensor([i]), frames) for p, i in ((together, begin + n), (packed, n))
+            )
+            assert torch.equal(found.x, wanted.x)
+            assert torch.equal(found.lengths, wanted.lengths)
+        begin += len(packed.lengths)
+
+
+def test_another_layout_shows_the_joints_of_that_name():
+    clips = [
+        Recording("a", 2, [Track(0, np.random.default_rng(0).normal(size=(2, 20, 3)).astype(np.float32))])
+    ]
+    target = load_layout("common_15")
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies=1, layout=target)
+        itself = PackedClips(store, bodies=1, layout=LAYOUT)
+    assert packed.layout == target
+    x_ctv = packed.gather(torch.tensor([0]), None).x[0, ..., 0].numpy()
+    assert x_ctv.shape == (3, 2, 15)
+    for name in ("left_wrist", "right_ankle", "head"):
+        wanted = clips[0].tracks[0].x_tvc[:, LAYOUT.index(name)].T
+        np.testing.assert_array_equal(x_ctv[:, :, target.index(name)], wanted)
+    assert torch.equal(itself.frames_rvc, torch.from_numpy(clips[0].tracks[0].x_tvc))
+
+
+def test_repair_comes_before_everything():
+    x_tvc = np.ones((3, 20, 3), np.float32) * np.array([1, 0, 3], np.float32)[:, None, None]
+    with stored([Recording("a", 3, [Track(0, x_tvc)])]) as store:
+        packed = PackedClips(store, bodies=1, mend=RepairConfig(fill_gaps=1))
+        plain = PackedClips(store, bodies=1)
+    own = torch.tensor([0])
+    assert packed.gather(own, None).x[0, 0, :, 0, 0].tolist() == [1, 2, 3]
+    assert plain.gather(own, None).x[0, 0, :, 0, 0].tolist() == [1, 0, 3]
+
+
+def test_stores_of_other_coordinates_do_not_mix(tmp_path):
+    clips = [Recording("a", 1, [Track(0, np.ones((1, 20, 3), np.float32))])]
+    with new_store(tmp_path / "image", Facts("image", LAYOUT, 30.0, coordinates=IMAGE)) as writer:
+        writer.add(clips[0])
+        writer.finish("nowhere")
+    with (
+        stored(clips) as store,
+        pytest.raises(UserError, match=r"has x, y, confidence, but the other store x, y, z"),
+    ):
+        PackedClips([store, open_store(tmp_path / "image")], bodies=1)

@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import linear
@@ -138,6 +142,27 @@ def test_the_rate_is_chosen_on_clips_that_it_was_not_trained_on(monkeypatch):
     assert (rates, rate) == (FAST.rates, (scores["rate"],))
     rows = {tuple(row) for row in whole.tolist()}
     assert len({tuple(row) for row in kept.tolist()} & rows) == 126
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_a_validation_part_chooses_the_rate_and_is_not_learned_from(monkeypatch, best):
+    """Of two made-up layers, one that always answers class 0 and one class 1, it takes the better one."""
+    answers, learned = torch.eye(CLASSES)[:2], []
+
+    def made_up(rows, labels, *args, rates, seed):
+        learned.append(len(rows))
+        layers = [nn.Linear(rows.shape[1], CLASSES) for _ in rates]
+        for layer, answer in zip(layers, answers, strict=False):
+            layer.weight.data.zero_()
+            layer.bias.data = answer
+        return layers
+
+    monkeypatch.setattr(linear, "_train", made_up)
+    labels = np.full(10, best)
+    features = replace(blobs(2.0), validation=np.zeros((10, 8), np.float32), validation_labels=labels)
+    found = linear_scores(features, CLASSES, changed(FAST, rates=[0.1, 0.01]), 0)
+    assert found["rate"] == (0.1, 0.01)[best]
+    assert learned == [180, 180]
 
 
 @pytest.mark.parametrize("clips", [1, 2])

@@ -230,7 +230,7 @@ def test_every_training_clip_is_seen_once_an_epoch_in_new_order(store, tmp_path,
     monkeypatch.setattr(Pretext, "forward", noted)
     run = Run.start(tiny_recipe(store, epochs=2), tmp_path / "run")
     run.pretrain()
-    assert sorted(seen[:18]) == sorted(seen[18:]) == run.split.train.tolist()
+    assert sorted(seen[:18]) == sorted(seen[18:]) == run.splits[0].train.tolist()
     assert seen[:18] != seen[18:]
 
 

@@ -1,90 +1,46 @@
-"""What a reader is, and the recordings that it yields."""
+"""What a reader is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.recording import Facts, Recording
+from ssl_skeleton.data.source import Entry, Source
+from ssl_skeleton.errors import DamagedClip
 
-from ssl_skeleton.errors import UserError
-
-
-class DamagedClip(Exception):
-    """A recording that cannot be read right: what is wrong and where, without the file's name."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """One body: its frames from `first_frame` of the clip on; a row of zeros where it is not seen."""
-
-    first_frame: int
-    x_tvc: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One clip as it was recorded. No track at all means that nobody was seen in it.
-
-    `label` counts from 0, -1 when unknown; `subject`, `camera`, `setup` and `repetition` are the data
-    set's own numbers, -1 when it has none. The stronger body's track comes first.
-    """
-
-    name: str
-    frames: int
-    tracks: Sequence[Track]
-    label: int = -1
-    subject: int = -1
-    camera: int = -1
-    setup: int = -1
-    repetition: int = -1
+Outcome = Recording | DamagedClip
 
 
 class Reader(ABC):
-    """Reads the files of one data set. Adding a data set is adding a reader.
+    """A data set opened for reading. Making one looks at the source's names and side files, no recordings.
 
-    The attributes are facts of the data set: the name of its joint layout, its frame rate, its class
-    names in label order.
+    It must be picklable, for several processes may share the work, and `read` must not change it.
     """
 
-    dataset: str
-    layout: str
-    fps: float
-    classes: Sequence[str]
+    def __init__(self, source: Source, facts: Facts, entries: Sequence[Entry]) -> None:
+        self.source = source
+        self.facts = facts
+        self.entries = entries  # the files to read, in the order of the store
+        self.stamp = ""  # changes when a file outside the source tells something else of the recordings
 
     @abstractmethod
-    def files(self, source: Path) -> Sequence[Path]:
-        """The files to read below `source`, sorted; UserError when there is none."""
+    def read(self, entry: Entry) -> Sequence[Outcome]:
+        """The recordings in one file; one of several that is damaged is given as its DamagedClip.
 
-    @abstractmethod
-    def read(self, path: Path) -> Sequence[Recording]:
-        """The recordings in one file; DamagedClip when it cannot be read right."""
+        Raises DamagedClip when the file as a whole cannot be read right, and OSError.
+        """
 
 
-def find_files(source: Path, pattern: str, what: str) -> list[Path]:
-    """The files below `source` that match `pattern`, sorted by name.
+@dataclass(frozen=True)
+class Format:
+    """A kind of data that `prepare` reads under a name: what it is, and how its reader is made.
 
-    Raises UserError when the folder is missing, is no folder, or holds no such file.
+    `about` says whether it takes a file that describes the recordings.
     """
-    if not source.exists():
-        raise UserError(f"{source}: no such folder; --source names the folder with {what}")
-    if not source.is_dir():
-        raise UserError(f"{source}: not a folder; --source names the folder with {what}")
-    found = sorted(
-        (path for path in source.rglob(pattern) if path.is_file()), key=lambda path: (path.name, path)
-    )
-    if not found:
-        raise UserError(f"{source}: holds no {pattern}; --source names the folder with {what}")
-    return found
 
-
-def check_coordinates(x_tvc: NDArray[np.float32], joints: int) -> None:
-    """Raise DamagedClip unless `x_tvc` is (T, joints, 3), finite, and within 1 km of the camera."""
-    if x_tvc.ndim != 3 or x_tvc.shape[1:] != (joints, 3):
-        raise DamagedClip(f"coordinates have shape {x_tvc.shape}, not (frames, {joints}, 3)")
-    wrong = ~(np.abs(x_tvc) <= 1000.0)  # NaN fails the comparison too
-    if wrong.any():
-        frame, joint, axis = np.argwhere(wrong)[0]
-        value = x_tvc[frame, joint, axis]
-        raise DamagedClip(f"frame {frame}, joint {joint}: coordinate {'xyz'[axis]} is {value}")
+    name: str
+    title: str
+    open: Callable[[Source, About | None], Reader]
+    about: Literal["none", "optional", "needed"] = "none"

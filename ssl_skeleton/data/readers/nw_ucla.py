@@ -7,18 +7,18 @@ frames x 20 x 3 in metres; each clip shows one person.
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ssl_skeleton.data.readers.base import (
-    DamagedClip,
-    Reader,
-    Recording,
-    Track,
-    check_coordinates,
-    find_files,
-)
+from ssl_skeleton.data.parsing.rows import seen_tracks
+from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.base import Reader
+from ssl_skeleton.data.recording import Facts, Recording, check_coordinates
+from ssl_skeleton.data.source import Entry, Source
+from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.errors import DamagedClip
+from ssl_skeleton.skeleton.layout import load_layout
 
 _NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})")
 _ACTIONS = {
@@ -34,33 +34,36 @@ _ACTIONS = {
     12: "carry",
 }
 _LABELS = {action: label for label, action in enumerate(_ACTIONS)}
+_MOST_BYTES = 1 << 25
+_SPLITS = {
+    "cross_view": SplitRule(column="camera", train=(1, 2), test=(3,)),
+    # For choosing hyper-parameters: both parts are training clips of `cross_view`.
+    "cross_view_dev": SplitRule(column="camera", train=(1,), test=(2,)),
+}
 
 
 class NwUcla(Reader):
     """Reader of NW-UCLA: 1,484 clips, 10 classes, 10 subjects, 3 cameras, 20 joints."""
 
-    dataset = "nw_ucla"
-    layout = "kinect_v1_20"
-    fps = 30.0
-    classes = tuple(_ACTIONS.values())
+    def __init__(self, source: Source, about: About | None = None) -> None:
+        entries = source.find("*.json", "the aXX_sXX_eXX_vXX.json clips of NW-UCLA")
+        layout = load_layout("kinect_v1_20")
+        facts = Facts("nw_ucla", layout, 30.0, tuple(_ACTIONS.values()), splits=_SPLITS)
+        super().__init__(source, facts, entries)
 
-    def files(self, source: Path) -> Sequence[Path]:
-        """The JSON files below `source`."""
-        return find_files(source, "*.json", "the aXX_sXX_eXX_vXX.json clips of NW-UCLA")
-
-    def read(self, path: Path) -> Sequence[Recording]:
+    def read(self, entry: Entry) -> Sequence[Recording]:
         """The one clip of a file; DamagedClip when it cannot be read right."""
-        name = _NAME.fullmatch(path.stem)
+        name = _NAME.fullmatch(entry.stem)
         if name is None:
             raise DamagedClip("the file name does not read aXX_sXX_eXX_vXX")
         action, subject, episode, view = map(int, name.groups())
         if action not in _LABELS:
             raise DamagedClip(f"action {action} is not one of {', '.join(map(str, _LABELS))}")
-        x_tvc = _coordinates(path)
+        x_tvc = _coordinates(self.source.read(entry, _MOST_BYTES))
         recording = Recording(
-            name=path.stem,
+            name=entry.stem,
             frames=len(x_tvc),
-            tracks=[Track(0, x_tvc)] if x_tvc.any() else [],
+            tracks=seen_tracks([x_tvc]),
             label=_LABELS[action],
             subject=subject,
             camera=view,
@@ -69,16 +72,19 @@ class NwUcla(Reader):
         return [recording]
 
 
-def _coordinates(path: Path) -> np.ndarray:
+def _coordinates(data: bytes) -> NDArray[np.float32]:
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DamagedClip(f"not valid JSON ({error})") from None
     if not isinstance(tree, dict) or "skeletons" not in tree:
         raise DamagedClip("has no 'skeletons'")
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-            x_tvc = np.asarray(tree["skeletons"], dtype=np.float32)
+            x_tvc = np.asarray(tree["skeletons"])
+            if x_tvc.dtype.kind not in "if":  # true and texts are no numbers
+                raise TypeError
+            x_tvc = x_tvc.astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise DamagedClip("'skeletons' is not an array of frames x 20 x 3 numbers") from None
     if not len(np.atleast_1d(x_tvc)):

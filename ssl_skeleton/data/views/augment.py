@@ -1,6 +1,7 @@
 """Augmentations: batched tensor functions whose parameters, one set a clip, come from one generator."""
 
 import math
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -8,7 +9,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from ssl_skeleton.config import Config
-from ssl_skeleton.data.clips import Clips, body_mask, frame_mask
+from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.views.normalise import with_space
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,7 +26,7 @@ class AugmentConfig(Config):
     scale        a factor of 1 up to +- this
     flip         probability of a left-right mirror image
     reverse      probability of playing the clip backwards
-    noise        standard deviation of the noise on every coordinate, in its unit (metres unless scaled)
+    noise        standard deviation of the noise on x, y and z, in their unit (metres unless scaled)
     mask_joints  probability that a joint is zero throughout the clip
     mask_frames  probability that a frame is zero
     """
@@ -47,24 +50,39 @@ def draw_window(clips: int, config: AugmentConfig, generator: Generator) -> Tens
     return torch.stack([start, config.crop + (1 - config.crop) * share], dim=1)
 
 
+def check_augment(layout: Layout, config: AugmentConfig) -> None:
+    """Raise UserError when clips shall be flipped, but the layout does not say what is left and right."""
+    if config.flip and not layout.mirror:
+        raise UserError(
+            f"augment.flip: the layout {layout.name} does not say which joints are left and right (its key "
+            "'mirror'); set it to 0"
+        )
+
+
 def augment(clips: Clips, layout: Layout, config: AugmentConfig, generator: Generator) -> Clips:
-    """Change positions (N, 3, T, V, M): rotate, shear, scale, flip, reverse, add noise, in this order."""
-    x_nctvm = clips.x
-    seen = body_mask(x_nctvm)
+    """Change positions (N, C, T, V, M): rotate, shear, scale, flip, reverse, add noise, in this order.
+
+    The first three coordinates are x, y and z. Others, such as a confidence, only follow their joint: to its
+    partner when flipped, to its frame when reversed.
+    """
+    x_nctvm, seen = clips.x, clips.seen
     if any(config.rotate) or config.shear or config.scale:
         matrix_ncd = _linear_map(len(clips), config, generator).to(x_nctvm.device)
-        x_nctvm = torch.einsum("ncd,ndtvm->nctvm", matrix_ncd, x_nctvm)
+        x_nctvm = with_space(x_nctvm, torch.einsum("ncd,ndtvm->nctvm", matrix_ncd, x_nctvm[:, :3]))
     if config.flip:
         chosen = _chosen(len(clips), config.flip, generator).to(x_nctvm.device)
         x_nctvm = torch.where(chosen, mirror(x_nctvm, layout), x_nctvm)
+        if seen.shape[3] > 1:
+            seen = torch.where(chosen, seen[:, :, :, list(layout.mirror_order)], seen)
     if config.reverse:
         chosen = _chosen(len(clips), config.reverse, generator).to(x_nctvm.device)
         x_nctvm = torch.where(chosen, reverse(x_nctvm, clips.lengths), x_nctvm)
         seen = torch.where(chosen, reverse(seen, clips.lengths), seen)
     if config.noise:
-        noise = torch.randn(x_nctvm.shape, generator=generator).to(x_nctvm.device)
-        x_nctvm = torch.where(seen, x_nctvm + config.noise * noise, 0.0)
-    return clips.with_x(x_nctvm)
+        place = x_nctvm[:, :3]
+        noise = torch.randn(place.shape, generator=generator).to(place.device)
+        x_nctvm = with_space(x_nctvm, torch.where(seen, place + config.noise * noise, 0.0))
+    return replace(clips, x=x_nctvm, mask=seen)
 
 
 def mask(clips: Clips, config: AugmentConfig, generator: Generator) -> Clips:

@@ -45,6 +45,15 @@ def write_clip(folder: Path, frames: Sequence[Frame], name: str = "S001C002P003R
     return path
 
 
+def write_example(folder: Path) -> None:
+    """Write a small data set below `folder`: one person, two with ids that are one float64, nobody."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_clip(folder, clip_of({"72057594037944738": (1, person(4))}, 6), "S001C001P001R001A001")
+    two = {"72057594037944738": (0, person(3)), "72057594037944739": (1, person(2, seed=1))}
+    write_clip(folder, clip_of(two, 3))
+    write_clip(folder, [[], []], "S001C003P003R002A003")
+
+
 def plain_read(path: Path) -> dict[str, dict[int, NDArray[np.float32]]]:
     """Read a good file line by line: what is seen of each id, frame by frame."""
     lines = iter(path.read_text().splitlines())

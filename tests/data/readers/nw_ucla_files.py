@@ -25,3 +25,11 @@ def write_clip(folder: Path, name: str = NAME, skeletons: Any = None) -> Path:
     path = folder / f"{name}.json"
     path.write_bytes(clip_bytes(person() if skeletons is None else skeletons, name))
     return path
+
+
+def write_example(folder: Path) -> None:
+    """Write a small data set below `folder`: a clip of a few frames, one of a single frame, one of nobody."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_clip(folder)
+    write_clip(folder, "a12_s10_e00_v03", person(1, seed=1))
+    write_clip(folder, "a01_s01_e02_v02", [])

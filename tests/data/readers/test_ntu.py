@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import damages
+from builders import damages, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ntu_files import clip_of, person, plain_read, skeleton_text, write_clip
 
-from ssl_skeleton.data.readers import READERS
-from ssl_skeleton.data.readers.base import DamagedClip, Recording
-from ssl_skeleton.errors import UserError
+from ssl_skeleton.data.readers import open_reader
+from ssl_skeleton.data.recording import Facts, Recording
+from ssl_skeleton.errors import DamagedClip, UserError
 
 ID = "72057594037944738"
 NEIGHBOUR = "72057594037944739"  # the same number in float64
@@ -21,8 +21,13 @@ NAME = "S001C002P003R002A013"
 def read(path: Path, dataset: str = "ntu60") -> Recording:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (recording,) = READERS[dataset].read(path)
+        reader = open_reader(dataset, [path])
+        (recording,) = reader.read(*reader.entries)
     return recording
+
+
+def facts_of(dataset: str, path: Path) -> Facts:
+    return open_reader(dataset, [path]).facts
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +217,7 @@ def test_values_that_move_to_another_line_are_missed(folder):
 
 
 @given(data=damages(SMALL.encode()))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_random_damage_is_never_a_crash(folder, data):
     try:
         recording = read_text(folder, data)
@@ -234,10 +239,20 @@ def test_names_and_actions(tmp_path):
     with pytest.raises(DamagedClip, match="action 61 is not one of the 60 of ntu60; it belongs to ntu120"):
         read(beyond)
     recording = read(beyond, "ntu120")
-    assert READERS["ntu120"].classes[recording.label] == "put on headphone"
-    assert [len(READERS[name].classes) for name in ("ntu60", "ntu120")] == [60, 120]
+    assert facts_of("ntu120", beyond).classes[recording.label] == "put on headphone"
+    assert [len(facts_of(name, beyond).classes) for name in ("ntu60", "ntu120")] == [60, 120]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "splits"),
+    [("ntu60", ["xsub", "xview"]), ("ntu120", ["xsub", "xset"]), ("synthetic", ["xsub", "xview"])],
+)
+def test_what_it_says_of_the_data_set(tmp_path, dataset, splits):
+    facts = facts_of(dataset, write_clip(tmp_path, clip_of({ID: (0, person(3))}, 3)))
+    assert (facts.dataset, facts.layout.name, facts.fps) == (dataset, "kinect_v2_25", 30.0)
+    assert list(facts.splits) == splits
 
 
 def test_an_empty_folder_is_the_users_mistake(tmp_path):
     with pytest.raises(UserError, match="skeleton"):
-        READERS["ntu60"].files(tmp_path)
+        open_reader("ntu60", [tmp_path])

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from nw_ucla_files import NAME, clip_bytes, person, write_clip
 
-from ssl_skeleton.data.readers import READERS
-from ssl_skeleton.data.readers.base import DamagedClip, Recording
-from ssl_skeleton.skeleton.layout import load_layout
-
-READER = READERS["nw_ucla"]
+from ssl_skeleton.data.readers import open_reader
+from ssl_skeleton.data.recording import METRES, Recording
+from ssl_skeleton.errors import DamagedClip
 
 
 def read(path: Path) -> Recording:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (recording,) = READER.read(path)
+        reader = open_reader("nw_ucla", [path])
+        (recording,) = reader.read(*reader.entries)
     return recording
 
 
@@ -29,7 +28,23 @@ def test_reads_what_was_written(tmp_path, frames):
     assert (track.x_tvc.dtype, track.first_frame, recording.frames) == (np.float32, 0, frames)
     assert (recording.name, recording.label, recording.subject) == (NAME, 4, 2)
     assert (recording.camera, recording.setup, recording.repetition) == (1, -1, 3)
-    assert READER.classes[recording.label] == "sit down"
+    assert open_reader("nw_ucla", [tmp_path]).facts.classes[recording.label] == "sit down"
+
+
+def test_what_it_says_of_the_data_set(tmp_path):
+    facts = open_reader("nw_ucla", [write_clip(tmp_path)]).facts
+    assert (facts.dataset, facts.layout.name, facts.fps) == ("nw_ucla", "kinect_v1_20", 30.0)
+    assert (len(facts.classes), facts.coordinates) == (10, METRES)
+    assert list(facts.splits) == ["cross_view", "cross_view_dev"]
+
+
+def test_frames_that_show_nobody(tmp_path):
+    x_tvc = np.array(person(7))
+    x_tvc[[0, 1, 3, 6]] = 0
+    recording = read(write_clip(tmp_path, NAME, x_tvc.tolist()))
+    (track,) = recording.tracks
+    assert (recording.frames, track.first_frame, len(track.x_tvc)) == (7, 2, 4)
+    assert np.array_equal(track.x_tvc, x_tvc[2:6].astype(np.float32))
 
 
 def test_labels_count_the_ten_actions(tmp_path):
@@ -55,7 +70,7 @@ def with_value(value: object) -> list:
         (with_value(float("nan")), "frame 1, joint 7: coordinate z is nan"),
         (with_value(float("-inf")), "frame 1, joint 7: coordinate z is -inf"),
         (with_value(1e300), "frame 1, joint 7: coordinate z is inf"),
-        (with_value(None), "frame 1, joint 7: coordinate z is nan"),
+        (with_value(None), "not an array of frames x 20 x 3 numbers"),
         (with_value(1001), "frame 1, joint 7: coordinate z is 1001.0"),
         (with_value("three"), "not an array of frames x 20 x 3 numbers"),
         (with_value([1]), "not an array"),
@@ -107,7 +122,8 @@ def test_names_tell_what_a_clip_is(tmp_path, name, message):
 
 
 def test_the_recordings_as_published(recordings):
-    clips = [read(path) for path in READER.files(recordings("nw_ucla"))]
+    reader = open_reader("nw_ucla", [recordings("nw_ucla")])
+    clips = [clip for entry in reader.entries for clip in reader.read(entry)]
     lengths = [clip.frames for clip in clips]
     assert (len(clips), sum(lengths), min(lengths), max(lengths)) == (1484, 58534, 1, 201)
     assert len({clip.name for clip in clips}) == 1484
@@ -115,7 +131,8 @@ def test_the_recordings_as_published(recordings):
     assert {clip.camera for clip in clips} == {1, 2, 3}
     assert {clip.subject for clip in clips} == set(range(1, 11))
     assert {clip.tracks[0].x_tvc.shape[1:] for clip in clips} == {(20, 3)}
-    layout = load_layout(READER.layout)
+    layout = reader.facts.layout
+    assert all(clip.tracks[0].x_tvc.any(axis=(1, 2)).all() for clip in clips)
     first_nvc = np.stack([clip.tracks[0].x_tvc[0] for clip in clips])
     head, left, right = (
         first_nvc[:, layout.index(joint), 1] for joint in ("head", "left_foot", "right_foot")

@@ -11,6 +11,7 @@ from ssl_skeleton.data.clips import Clips, body_mask
 from ssl_skeleton.data.views.augment import (
     AugmentConfig,
     augment,
+    check_augment,
     draw_window,
     mask,
     mirror,
@@ -37,7 +38,8 @@ def spans(x_nctvm: Tensor) -> Tensor:
 
 def same_clips(count: int) -> Clips:
     clips = moving(clips=1)
-    return Clips(*(part.expand(count, *part.shape[1:]) for part in vars(clips).values()))
+    parts = (clips.x, clips.lengths, clips.index, clips.label)
+    return Clips(*(part.expand(count, *part.shape[1:]) for part in parts))
 
 
 @given(seeds)
@@ -159,6 +161,28 @@ def test_noise_comes_only_upon_bodies_that_are_seen(seed, backwards, strength):
     assert not noisy[~seen].any()
     assert (noisy - still)[seen].std().item() == pytest.approx(strength, rel=0.2)
     assert abs((noisy - still)[seen].mean().item()) < 0.2 * strength
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_further_coordinates_follow_their_joint_and_frame_alone(seed):
+    clips = moving(seed=seed)
+    sure = torch.rand(clips.x[:, :1].shape) * body_mask(clips.x)
+    more = clips.with_x(torch.cat([clips.x, sure], dim=1))
+    found = augment(more, LAYOUT, ALL, seeded(seed)).x
+    assert torch.equal(found[:, :3], augment(clips, LAYOUT, ALL, seeded(seed)).x)
+    assert sorted(found[:, 3].flatten().tolist()) == sorted(sure.flatten().tolist())
+    moved = changed(more, seed, flip=1.0, reverse=1.0)
+    order = list(LAYOUT.mirror_order)
+    assert torch.equal(moved[:, 3:], reverse(sure[:, :, :, order], clips.lengths))
+
+
+def test_a_layout_without_sides_cannot_be_flipped():
+    layout = LAYOUT.model_copy(update={"mirror": {}})
+    check_augment(layout, AugmentConfig(rotate=(10, 30, 10), reverse=0.5))
+    check_augment(LAYOUT, ALL)
+    with pytest.raises(UserError, match=r"augment.flip: the layout kinect_v1_20 does not say .* set it to 0"):
+        check_augment(layout, AugmentConfig(flip=0.5))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

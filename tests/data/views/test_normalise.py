@@ -1,9 +1,10 @@
 import itertools
 from typing import Any
 
+import builders
 import pytest
 import torch
-from builders import moving, seeds, standing
+from builders import seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -11,8 +12,15 @@ from torch import Tensor
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips, body_mask
 from ssl_skeleton.data.views.augment import rotation_matrix
-from ssl_skeleton.data.views.normalise import NormaliseConfig, facing_rotation, normalise
-from ssl_skeleton.skeleton.layout import layout_names, load_layout
+from ssl_skeleton.data.views.normalise import (
+    NormaliseConfig,
+    check_normalise,
+    facing_rotation,
+    normalise,
+    with_space,
+)
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.skeleton.layout import Layout, Spot, layout_names, load_layout
 
 layouts = st.sampled_from(layout_names()).map(load_layout)
 CENTERS = ("none", "first_frame", "each_frame")
@@ -21,9 +29,37 @@ SCALES = ("none", "torso", "minmax")
 angles = st.floats(-3, 3)
 
 
-def prepared(clips: Clips, layout, **names: str) -> Tensor:
+def with_middle(layout: Layout) -> Layout:
+    """The layout and two joints more, at the ends of a spine that is only known as a mean of joints."""
+    facing = layout.facing
+    ends = {"lower_spine": "middle", "upper_spine": "top"}
+    ends = {end: joint for end, joint in ends.items() if not isinstance(getattr(facing, end), str)}
+    root = layout.root if layout.center is None else "middle"
+    more = {
+        "joints": (*layout.joints, "middle", "top"),
+        "facing": facing.model_copy(update=ends),
+        "root": root,
+    }
+    return layout.model_copy(update=more)
+
+
+def standing(layout: Layout, people: int, seed: int) -> Tensor:
+    return builders.standing(with_middle(layout), people, seed)[:, :, :-2]
+
+
+def moving(layout: Layout = builders.LAYOUT, **how: int) -> Clips:
+    clips = builders.moving(with_middle(layout), **how)
+    return clips.with_x(clips.x[:, :, :, :-2])
+
+
+def mean_of(x: Tensor, layout: Layout, spot: Spot, dim: int = 2) -> Tensor:
+    return torch.stack([x.select(dim, place) for place in layout.indices(spot)]).mean(0)
+
+
+def prepared(clips: Clips, layout, there: Tensor | None = None, **names: str) -> Tensor:
     every = {"center": "none", "facing": "none", "scale": "none"}
-    return normalise(clips, layout, NormaliseConfig(**{**every, **names})).x
+    told = Clips(clips.x, clips.lengths, clips.index, clips.label, there)
+    return normalise(told, layout, NormaliseConfig(**{**every, **names})).x
 
 
 def choices(center=CENTERS, facing=FACINGS, scale=SCALES) -> st.SearchStrategy[dict[str, str]]:
@@ -104,7 +140,7 @@ def test_yaw_turns_about_the_vertical_alone(seed, layout):
     assert close(x_nctvm[:, 1], clips.x[:, 1])
     facing, pose = layout.facing, x_nctvm[:, :, 0, :, 0]
     right = sum(
-        pose[:, :, layout.index(r)] - pose[:, :, layout.index(left)]
+        mean_of(pose, layout, r) - mean_of(pose, layout, left)
         for left, r in ((facing.left_hip, facing.right_hip), (facing.left_shoulder, facing.right_shoulder))
     )
     assert (right[:, 0] > 0).all()
@@ -115,7 +151,8 @@ def test_yaw_turns_about_the_vertical_alone(seed, layout):
 @settings(max_examples=30, deadline=None)
 def test_each_frame_has_the_leading_root_at_the_origin(seed, layout, facing):
     clips = moving(layout, seed=seed)
-    root = prepared(clips, layout, center="each_frame", facing=facing)[:, :, :, layout.index(layout.root)]
+    x_nctvm = prepared(clips, layout, center="each_frame", facing=facing)
+    root = mean_of(x_nctvm, layout, layout.center or layout.root, dim=3)
     for n, t in body_mask(clips.x)[:, 0, :, 0].any(dim=2).nonzero().tolist():
         leader = int(body_mask(clips.x)[n, 0, t, 0].nonzero()[0])
         assert close(root[n, :, t, leader], torch.zeros(3))
@@ -139,11 +176,74 @@ def test_minmax_of_a_flat_coordinate_is_zero():
     assert x_nctvm[:, :2].amax() == 1
 
 
-def test_torso_makes_the_spine_of_unit_length():
-    layout = load_layout("kinect_v2_25")
-    x_nctvm = prepared(moving(layout), layout, scale="torso")
-    upper, lower = (layout.index(j) for j in (layout.facing.upper_spine, layout.facing.lower_spine))
-    assert close((x_nctvm[:, :, 0, upper, 0] - x_nctvm[:, :, 0, lower, 0]).norm(dim=1), torch.ones(3))
+@pytest.mark.parametrize("name", layout_names())
+def test_torso_makes_the_spine_of_unit_length(name):
+    layout = load_layout(name)
+    pose_ncv = prepared(moving(layout), layout, scale="torso")[:, :, 0, :, 0]
+    ends = (mean_of(pose_ncv, layout, end) for end in (layout.facing.upper_spine, layout.facing.lower_spine))
+    assert close(torch.sub(*ends).norm(dim=1), torch.ones(3))
+
+
+@given(seeds, choices())
+@settings(max_examples=20, deadline=None)
+def test_further_coordinates_stay_as_they_are(seed, names):
+    layout, clips = load_layout("kinect_v1_20"), moving(seed=seed)
+    sure = torch.rand(clips.x[:, :2].shape) * body_mask(clips.x)
+    more = clips.with_x(torch.cat([clips.x, sure], dim=1))
+    assert torch.equal(
+        prepared(more, layout, **names), torch.cat([prepared(clips, layout, **names), sure], 1)
+    )
+    assert torch.equal(with_space(more.x, clips.x), more.x)
+
+
+def test_a_body_known_by_its_confidence_alone_is_seen():
+    """It stands at the origin, so it leads from its first frame on, and goes where the origin goes."""
+    layout, clips = load_layout("kinect_v1_20"), moving(bodies=1)
+    sure = torch.ones_like(clips.x[:, :1])
+    clips.x[:, :, 0] = 0
+    more = clips.with_x(torch.cat([clips.x, sure], dim=1))
+    found = prepared(more, layout, center="first_frame")
+    assert torch.equal(found, more.x)
+    assert not torch.equal(prepared(clips, layout, center="first_frame"), clips.x)
+
+
+@pytest.mark.parametrize("center", ["first_frame", "each_frame"])
+def test_a_joint_that_is_missing_does_not_pull_the_mean(center):
+    layout, clips = load_layout("coco_17"), moving(load_layout("coco_17"), bodies=1)
+    left, right = layout.indices(layout.center)
+    clips.x[:, :, :, left] = 0
+    found = prepared(clips, layout, center=center)
+    assert not found[:, :, 0, right].any()
+    clips.x[:, :, :, right] = 0
+    assert torch.equal(prepared(clips, layout, center=center), clips.x)
+
+
+@given(seeds, choices())
+@settings(max_examples=20, deadline=None)
+def test_a_missing_joint_stays_missing(seed, names):
+    layout, clips = load_layout("openpose_25"), moving(load_layout("openpose_25"), seed=seed)
+    ear = layout.index("left_ear")
+    whole = prepared(clips, layout, **names)
+    clips.x[:, :, :, ear] = 0
+    found = prepared(clips, layout, (clips.x != 0).any(dim=1, keepdim=True), **names)
+    assert not found[:, :, :, ear].any()
+    if names["scale"] != "minmax":
+        others = [place for place in range(len(layout.joints)) if place != ear]
+        assert torch.equal(found[:, :, :, others], whole[:, :, :, others])
+
+
+def test_a_layout_that_does_not_say_where_it_looks_can_only_be_centred():
+    layout = load_layout("kinect_v1_20").model_copy(update={"facing": None})
+    plain = {"center": "each_frame", "facing": "none", "scale": "minmax"}
+    check_normalise(layout, NormaliseConfig(**plain))
+    assert prepared(moving(), layout, **plain).any()
+    for key, value in (("facing", "yaw"), ("facing", "body"), ("scale", "torso")):
+        config = NormaliseConfig(**{**plain, key: value})
+        for refused in (check_normalise, lambda body, how: normalise(moving(), body, how)):
+            with pytest.raises(
+                UserError, match=f"data.normalise.{key}: the layout kinect_v1_20 does not say"
+            ):
+                refused(layout, config)
 
 
 def test_by_default_only_place_and_facing_are_taken_out():
@@ -165,13 +265,13 @@ def test_facing_is_a_rotation(seed, layout, upright):
 def degenerate(kind: str, layout) -> Tensor:
     pose_ncv = standing(layout, 1, 0)
     facing = layout.facing
-    upper, lower = layout.index(facing.upper_spine), layout.index(facing.lower_spine)
     if kind == "nobody":
         pose_ncv = torch.zeros_like(pose_ncv)
     elif kind == "one point":
         pose_ncv = torch.ones_like(pose_ncv)
     elif kind == "no spine":
-        pose_ncv[:, :, upper] = pose_ncv[:, :, lower]
+        lower = mean_of(pose_ncv, layout, facing.lower_spine)
+        pose_ncv[:, :, layout.indices(facing.upper_spine)] = lower[:, :, None]
     else:  # hips and shoulders lie along the spine
         for joint in (facing.left_hip, facing.right_hip, facing.left_shoulder, facing.right_shoulder):
             side = 1.0 if "right" in joint else -1.0

@@ -42,6 +42,27 @@ def test_streams_are_those_of_plain_loops(seed, frames, bodies, names):
     assert torch.equal(found.lengths, clips.lengths)
 
 
+@given(seeds, st.integers(2, 3), st.lists(st.sampled_from(NAMES), min_size=1, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_a_confidence_is_in_every_stream_as_it_is(seed, space, names):
+    clips = moving(seed=seed)
+    sure = torch.rand(clips.x[:, :1].shape) * body_mask(clips.x)
+    found = streams(clips.with_x(torch.cat([clips.x[:, :space], sure], 1)), LAYOUT, names, space)
+    for name, part in zip(names, found.x.split(space + 1, dim=1), strict=True):
+        plain = streams(clips, LAYOUT, [name]).x[:, :space]
+        assert torch.equal(part, torch.cat([plain, sure], dim=1))
+
+
+def test_a_body_at_the_origin_is_seen_by_its_confidence():
+    x_nctvm = torch.zeros(1, 4, 3, len(LAYOUT.joints), 1)
+    x_nctvm[:, 3] = 0.5
+    x_nctvm[:, :3, 1] = 2.0
+    clips = Clips(x_nctvm, torch.tensor([3]), torch.tensor([0]), torch.tensor([0]))
+    step = streams(clips, LAYOUT, ["motion"]).x[:, :3]
+    assert torch.equal(step[:, :, 0], torch.full_like(step[:, :, 0], 2.0))
+    assert torch.equal(step[:, :, 1], torch.full_like(step[:, :, 0], -2.0))
+
+
 @pytest.mark.parametrize("name", ["motion", "bone_motion"])
 def test_what_lies_past_the_end_does_not_move_the_last_frame(name):
     clips = moving(frames=6)

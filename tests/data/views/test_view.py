@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,11 @@ from torch import Generator
 
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.readers.base import Recording, Track
+from ssl_skeleton.data.recording import Recording, Track
 from ssl_skeleton.data.views.augment import AugmentConfig, draw_window, mirror
 from ssl_skeleton.data.views.normalise import NormaliseConfig, normalise
 from ssl_skeleton.data.views.streams import streams
-from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
+from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, check_view, make_view
 from ssl_skeleton.errors import UserError
 
 INDEX = torch.tensor([3, 0, 2, 2])
@@ -115,6 +117,104 @@ def test_a_crop_shows_the_part_that_its_seed_draws(packed, frames):
     assert torch.equal(found.x, plain.x)
     whole = seen(packed, ViewConfig(), 5, frames=frames)
     assert found.x.shape != whole.x.shape or not torch.allclose(found.x, whole.x)
+
+
+FLAT = NormaliseConfig(facing="none")
+XY, XYC = ("x", "y"), ("x", "y", "confidence")
+
+
+def seen_as(packed, names: tuple[str, ...]) -> PackedClips:
+    """The same clips with these coordinates: z is cut off or zero, and every seen joint is sure by a half."""
+    other, x_rvc = copy.copy(packed), packed.frames_rvc
+    sure_rv = 0.5 * (x_rvc != 0).any(dim=2)
+    parts = {
+        "x": x_rvc[..., 0],
+        "y": x_rvc[..., 1],
+        "z": torch.zeros_like(x_rvc[..., 2]),
+        "confidence": sure_rv,
+    }
+    other.frames_rvc = torch.stack([parts[name] for name in names], dim=-1)
+    other.coordinate_names = names
+    return other
+
+
+@given(
+    seeds,
+    st.tuples(
+        st.sampled_from(["none", "first_frame", "each_frame"]), st.sampled_from(["none", "torso", "minmax"])
+    ),
+    st.booleans(),
+    st.sampled_from([("joint",), ("bone", "motion"), ("bone_motion",)]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_plane_is_a_space_without_depth(packed, seed, how, trained, names):
+    center, scale = how
+    normalised = NormaliseConfig(center=center, facing="none", scale=scale)
+    view = ViewConfig(streams=names, augment=STRONG)
+    flat, sure, space = (
+        seen(seen_as(packed, axes), view, seed if trained else None, normalise=normalised).x
+        for axes in (XY, XYC, ("x", "y", "z"))
+    )
+    plain = torch.cat([part[:, :2] for part in space.split(3, dim=1)], dim=1)
+    assert torch.equal(flat, plain)
+    assert torch.equal(torch.cat([part[:, :2] for part in sure.split(3, dim=1)], dim=1), plain)
+    assert set(sure[:, 2::3].unique().tolist()) == {0.0, 0.5}
+
+
+@pytest.mark.parametrize("scale", ["none", "minmax"])
+@pytest.mark.parametrize("names", [XY, XYC, ("x", "y", "z", "confidence")])
+def test_a_joint_that_was_not_found_stays_at_zero(packed, names, scale):
+    other, hand = seen_as(packed, names), LAYOUT.index("left_hand")
+    other.frames_rvc = other.frames_rvc.clone()
+    other.frames_rvc[:, hand] = 0
+    other.seen_rv = (other.frames_rvc != 0).any(dim=2)
+    found = seen(other, ViewConfig(), None, normalise=NormaliseConfig(facing="none", scale=scale)).x
+    assert not found[:, :, :, hand].any()
+    assert found[:, :, :, hand - 1].any()
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_a_confidence_beside_a_space_changes_nothing_in_it(packed, seed):
+    other = seen_as(packed, ("x", "y", "z", "confidence"))
+    other.frames_rvc = torch.cat([packed.frames_rvc, other.frames_rvc[..., 3:]], dim=-1)
+    view = ViewConfig(streams=("joint", "motion"), augment=STRONG)
+    found = seen(other, view, seed).x
+    places = torch.cat([part[:, :3] for part in found.split(4, dim=1)], dim=1)
+    assert torch.equal(places, seen(packed, view, seed).x)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "sampling", "view", "message"),
+    [
+        (
+            XYC,
+            {},
+            {},
+            "data.normalise.facing: needs x, y and z, but the store has x, y, confidence; set it to",
+        ),
+        (("y", "x"), {}, {}, "coordinates y, x; they should begin with x, y or x, y, z"),
+        (("x",), {}, {}, "they should begin with"),
+        (("x", "y", "confidence", "z"), {}, {}, "they should begin with"),
+        (("x", "y", "z", "c", "c"), {}, {}, "they should begin with"),
+        (
+            XY,
+            {"normalise": FLAT},
+            {"augment": AugmentConfig(flip=0.5)},
+            "augment.flip: the layout stick does",
+        ),
+        (("x", "y", "z"), {}, {}, "data.normalise.facing: the layout stick does not say"),
+    ],
+)
+def test_what_cannot_be_seen_is_refused_early(coordinates, sampling, view, message):
+    layout = LAYOUT.model_copy(update={"name": "stick", "mirror": {}, "facing": None})
+    with pytest.raises(UserError, match=message):
+        check_view(layout, coordinates, SamplingConfig(**sampling), ViewConfig(**view))
+
+
+@pytest.mark.parametrize("coordinates", [XY, XYC, ("x", "y", "z"), ("x", "y", "z", "confidence")])
+def test_what_can_be_seen_is_not_refused(coordinates):
+    check_view(LAYOUT, coordinates, SamplingConfig(normalise=FLAT), ViewConfig(augment=STRONG))
 
 
 @pytest.mark.parametrize(

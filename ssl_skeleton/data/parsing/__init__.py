@@ -1,0 +1,1 @@
+"""Kinds of files as arrays; they know no data set."""

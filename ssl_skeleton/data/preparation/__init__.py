@@ -1,0 +1,1 @@
+"""From recordings to a store: read, check, list what is skipped, write."""

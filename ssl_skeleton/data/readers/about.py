@@ -1,0 +1,280 @@
+"""A small YAML file in which people say what recordings of their own are (docs/own_data.md)."""
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
+
+from ssl_skeleton.config import Config, read_yaml
+from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.store import EVERYTHING
+from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.skeleton.layout import Layout, layout_names, load_layout, read_layout
+
+_NUMBERS = ("subject", "camera", "setup", "repetition")
+_KEYS = ("label", *_NUMBERS)
+_MOST_BYTES = 1 << 27
+Axes = tuple[str, str, str]
+Kind = Literal["world", "image"]
+RECORDED_AXES: Axes = ("x", "y", "z")
+
+
+def _check_dataset(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", value):
+        raise ValueError("should be a name of letters, digits, - and _")
+    return value
+
+
+def _check_unit(value: Any) -> Any:
+    if type(value) not in (int, float):
+        raise ValueError("should be the metres per unit, such as 0.001 for millimetres")
+    return value
+
+
+def _check_axes(value: Any) -> Any:
+    """Say what is wanted in one sentence, where a plain tuple names a fault for each of its items."""
+    texts = value if isinstance(value, tuple) and len(value) == 3 else ()
+    if any(re.fullmatch("-?[xyz]", str(axis)) is None for axis in texts) or sorted(
+        str(axis)[-1:] for axis in texts
+    ) != ["x", "y", "z"]:
+        raise ValueError("should name each of x, y and z once, with or without a minus, such as [-x, z, y]")
+    return value
+
+
+class AboutConfig(Config):
+    """The contents of the file.
+
+    dataset  what the store calls them
+    fps      frames per second of the recordings
+    layout   a layout that comes with the package, or the path of a layout file, seen from this file
+    coordinates  `world` (x, y, z in space) or `image` (x, y, and if known a confidence, y down); each
+             format has its own usual one
+    unit     metres per unit of world coordinates: 0.001 for millimetres
+    axes     which axes of world coordinates point to the right hand of somebody who faces the camera, up, and
+             away from the camera
+    classes  class names in label order; without it, the labels that are found, sorted
+    labels   a CSV file, seen from this file: a column `clip`, and any of label (a class name), subject,
+             camera, setup, repetition (whole numbers)
+    names    how a clip's name tells these: "{label}_s{subject}_c{camera}"; {} stands for any text
+    splits   by name: a column, and its values that train, test, and if wanted validate
+    note     anything worth knowing, kept in the store
+    """
+
+    dataset: Annotated[str, BeforeValidator(_check_dataset)]
+    fps: Annotated[float, Field(gt=0, le=10_000)]
+    layout: str | None = None
+    coordinates: Kind | None = None
+    unit: Annotated[float, BeforeValidator(_check_unit), Field(gt=0)] = 1.0
+    axes: Annotated[Axes | None, BeforeValidator(_check_axes)] = None
+    classes: tuple[str, ...] = ()
+    labels: str | None = None
+    names: str | None = None
+    splits: dict[str, SplitRule] = Field(default_factory=dict)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a name stands twice")
+        if EVERYTHING in self.splits:
+            raise ValueError(f"splits: '{EVERYTHING}' is the split of all clips; choose another name")
+        if self.labels is not None and self.names is not None:
+            raise ValueError("labels and names: give one of them")
+        if self.names is not None:
+            _name_pattern(self.names)
+        return self
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class names in label order, and what is known of clips: name -> column of clips.csv -> value."""
+
+    classes: tuple[str, ...] = ()
+    columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def of(self, clip: str) -> Mapping[str, int]:
+        """The known columns of a clip; none for a clip that nothing is said of."""
+        return self.columns.get(clip, {})
+
+
+@dataclass(frozen=True)
+class About:
+    """An AboutConfig and the file that it was read from, from which its paths are seen."""
+
+    path: Path
+    config: AboutConfig
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the file; UserError when anything in it is wrong."""
+        return cls(path, AboutConfig.from_tree(read_yaml(path), str(path)))
+
+    def layout(self, default: str | None = None) -> Layout:
+        """The layout that is named, or else the `default`."""
+        named = self.config.layout or default
+        if named is None:
+            raise UserError(f"{self.path}: layout: this key is missing; {nearest('', layout_names())}")
+        if named in layout_names():
+            return load_layout(named)
+        file = self.path.parent / named
+        if not _is_file(file):
+            hint = nearest(named, layout_names())
+            raise UserError(f"{self.path}: layout: no layout and no file '{named}'; {hint}")
+        return read_layout(file)
+
+    def is_image(self, usual: Kind) -> bool:
+        """Whether the coordinates are those of an image; `usual` holds when the file does not say.
+
+        Raises UserError when `unit` or `axes`, which only a world has, are given for an image.
+        """
+        image = (self.config.coordinates or usual) == "image"
+        for key in ("unit", "axes"):
+            if image and key in self.config.model_fields_set:
+                raise UserError(
+                    f"{self.path}: {key}: image coordinates have none; "
+                    "leave it out, or say 'coordinates: world' when they are x, y and z in space"
+                )
+        return image
+
+    @property
+    def labels_file(self) -> Path | None:
+        """The path of the labels file, if one is named."""
+        return None if self.config.labels is None else self.path.parent / self.config.labels
+
+    def stamp(self) -> str:
+        """What changes when the file says something else, or the list of labels that it names."""
+        told = [repr(self.config)]
+        if self.labels_file is not None and _is_file(self.labels_file):
+            told.append(hashlib.sha256(self.labels_file.read_bytes()).hexdigest())
+        return " ".join(told)
+
+    def labels(self, clips: Iterable[str]) -> Labels:
+        """What the labels file or the clips' own names say.
+
+        `clips` are the names of the clips. A labels file that names none of them is a UserError, and so is a
+        name that does not fit the pattern of `names`.
+        """
+        config, clips = self.config, list(clips)
+        if self.labels_file is not None:
+            found = self._read_labels(self.labels_file)
+            if clips and not any(clip in found for clip in clips):
+                clip = next(iter(found), "")
+                raise UserError(
+                    f"{self.labels_file}: names no clip that is there; its first is '{clip}', "
+                    f"{nearest(clip, clips[:100])}"
+                )
+            return self._resolve(found, self.labels_file.name)
+        if config.names is not None:
+            return self._resolve(self._take_apart(clips, config.names), "names")
+        return Labels(config.classes)
+
+    def to_metres(self, x_tvc: NDArray[np.float32], usual: Axes = RECORDED_AXES) -> NDArray[np.float32]:
+        """Recorded coordinates (..., 3) in metres: x to the right, y up, z away from the camera.
+
+        `usual` are the axes when the file does not say.
+        """
+        axes = self.config.axes or usual
+        order = ["xyz".index(axis[-1]) for axis in axes]
+        sign = np.array([-1.0 if axis.startswith("-") else 1.0 for axis in axes])
+        with np.errstate(over="ignore", invalid="ignore"):  # for others to check
+            moved: NDArray[np.float32] = x_tvc[..., order] * (sign * self.config.unit).astype(np.float32)
+        return moved + np.float32(0)  # a missing joint is 0, not -0
+
+    def _take_apart(self, clips: Iterable[str], pattern: str) -> dict[str, dict[str, str]]:
+        expression = _name_pattern(pattern)
+        found = {}
+        for clip in clips:
+            match = expression.fullmatch(clip)
+            if match is None:
+                raise UserError(f"{self.path}: names: clip '{clip}' does not read '{pattern}'")
+            found[clip] = match.groupdict()
+        return found
+
+    def _read_labels(self, path: Path) -> dict[str, dict[str, str]]:
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise UserError(f"{path}: more than the {_MOST_BYTES} bytes that a list of labels may have")
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.reader(file, strict=True))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file, though {self.path.name} names it as labels") from None
+        except (OSError, ValueError, csv.Error) as error:  # not UTF-8, a name with a zero byte
+            raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+        header = _labels_header(path, rows)
+        found: dict[str, dict[str, str]] = {}
+        for number, row in enumerate(rows[1:], 2):
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) != len(header):
+                raise UserError(f"{path}: line {number} has {len(row)} cells, not {len(header)}")
+            cells = {key: cell.strip() for key, cell in zip(header, row, strict=True)}
+            clip = cells.pop("clip")
+            if clip in found:
+                raise UserError(f"{path}: line {number}: clip '{clip}' stands twice")
+            found[clip] = cells
+        return found
+
+    def _resolve(self, found: Mapping[str, Mapping[str, str]], where: str) -> Labels:
+        """Turn texts into labels and numbers; an empty cell is unknown."""
+        names = {cells["label"] for cells in found.values() if cells.get("label")}
+        classes = self.config.classes or tuple(sorted(names))
+        place = {name: label for label, name in enumerate(classes)}
+        columns: dict[str, dict[str, int]] = {}
+        for clip, cells in found.items():
+            columns[clip] = {}
+            for key, text in cells.items():
+                if text and key == "label" and text not in place:
+                    hint = nearest(text, classes)
+                    raise UserError(f"{self.path}: {where}: clip '{clip}' has the label '{text}'; {hint}")
+                if text and key != "label" and not (text.isdecimal() and len(text) < 10):
+                    raise UserError(f"{self.path}: {where}: clip '{clip}': {key} '{text}' is no whole number")
+                if text:
+                    columns[clip][key] = place[text] if key == "label" else int(text)
+        return Labels(classes, columns)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _labels_header(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
+    """The columns of a labels file; UserError when one is unknown, stands twice, or `clip` is missing."""
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    if "clip" not in header:
+        raise UserError(f"{path}: the first line names no column 'clip'; it reads clip,label,subject,...")
+    for name in header:
+        if name not in ("clip", *_KEYS):
+            raise UserError(f"{path}: unknown column '{name}'; {nearest(name, ('clip', *_KEYS))}")
+        if header.count(name) > 1:
+            raise UserError(f"{path}: column '{name}' stands twice")
+    return header
+
+
+def _name_pattern(text: str) -> re.Pattern[str]:
+    """The regular expression of a pattern such as "{label}_s{subject}"."""
+    expression = ""
+    for number, part in enumerate(re.split(r"\{(\w*)\}", text)):
+        if number % 2 == 0:
+            expression += re.escape(part)
+        elif part == "":
+            expression += ".*?"
+        elif part in _NUMBERS:
+            expression += rf"(?P<{part}>\d+)"
+        elif part == "label":
+            expression += "(?P<label>.+?)"
+        else:
+            raise ValueError(f"names: unknown part '{part}'; {nearest(part, _KEYS)}")
+    try:
+        return re.compile(expression, re.ASCII)
+    except re.error:
+        raise ValueError("names: a part stands twice") from None

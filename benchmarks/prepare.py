@@ -1,0 +1,324 @@
+"""How fast recordings become a store, and that its memory does not grow with their number. For Linux.
+
+    python benchmarks/prepare.py [--files 500 4000] [--frames 84] [--full] [--out results.json]
+
+It writes files of the form of NTU RGB+D into a temporary folder: `--distinct` different ones, each of which
+then stands under many names as hard links. On these it measures, in turns within each round: a plain reader
+(line by line, every number to a float, an array a body and frame), the parser alone, and the command
+`prepare` from a folder and from a zip, with one process and with all cores. Printed are medians over the
+rounds. A command's seconds are those of the wall clock, its start included; its memory is the most that it
+and its processes hold at a time, what they share counted once. All files are in the page cache, so that no
+disk is measured. `--full` adds a row with as many files as NTU RGB+D 60 has, the size of that store and the
+time to open it.
+"""
+
+import argparse
+import itertools
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ssl_skeleton.data.parsing.ntu import parse_bodies
+from ssl_skeleton.environment import describe_environment
+from ssl_skeleton.files import write_json
+
+FULL = 56_880
+CORES = len(os.sched_getaffinity(0))
+TWO_BODIES = 0.18  # of the clips
+JOINT = " ".join(["%.7g"] * 11) + " 2\n"  # the sensor's software writes seven digits
+BLOCK = 20  # files that are read in one way before the other way has its turn
+READ_ALONE = 200  # files for the plain reader and the parser alone
+OPENING = """
+import sys, time
+from pathlib import Path
+from ssl_skeleton.data.store import open_store
+for _ in range(5):
+    start = time.perf_counter()
+    open_store(Path(sys.argv[1]))
+    print(time.perf_counter() - start)
+"""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement; `peak_mb` is None where the memory was not measured."""
+
+    files: int
+    processes: int
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Files per second."""
+        return self.files / self.seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: medians; `to_plain` compares a core with the plain reader in the same round."""
+
+    what: str
+    files: int
+    processes: int
+    seconds: float
+    cpu_seconds: float
+    files_per_second: float
+    to_plain: float
+    peak_mb: float | None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the arguments, write the files, measure, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--files", type=int, nargs="+", default=[500, 4000], metavar="N")
+    parser.add_argument("--frames", type=float, default=84, help="mean frames of a clip (%(default)s)")
+    parser.add_argument("--distinct", type=int, default=400, help="different files (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help=f"also {FULL} files")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write all results as JSON")
+    given = parser.parse_args(arguments)
+    results: dict[str, Any] = {"environment": {**describe_environment(torch.device("cpu")), "cores": CORES}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts = write_texts(folder / "texts", given.distinct, given.frames)
+        results["mean_bytes"] = round(statistics.mean(path.stat().st_size for path in texts))
+        rows = [row for files in given.files for row in measure(folder, texts, files, given.rounds)]
+        if given.full:
+            row, results["full_store"] = measure_full(folder, texts)
+            rows.append(row)
+    print(table(rows))
+    for what, value in results.get("full_store", {}).items():
+        print(f"{what}: {value}")
+    if given.out:
+        write_json(given.out, results | {"rows": [asdict(row) for row in rows]})
+
+
+def write_texts(folder: Path, distinct: int, frames: float) -> list[Path]:
+    """Write so many different files with so many frames on average, 20 to 300, and one or two bodies each."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(distinct):
+        length = int(np.clip(frames * rng.lognormal(-0.08, 0.4), 20, 300))
+        bodies = 2 if number % 100 < 100 * TWO_BODIES else 1
+        paths.append(folder / f"{number}.skeleton")
+        paths[-1].write_text(skeleton_text(length, bodies, rng))
+    return paths
+
+
+def skeleton_text(frames: int, bodies: int, rng: np.random.Generator) -> str:
+    """One file: bodies of a person's size that drift, and values of the usual size in the other columns."""
+    x_tmvc = rng.uniform(size=(frames, bodies, 25, 3)) * [0.4, 1.7, 0.2] + [-0.2, -0.8, 3.0]
+    x_tmvc[..., 2] += 0.01 * np.arange(frames)[:, None, None]
+    others = rng.uniform(-1, 1, size=(frames, bodies, 25, 8))
+    others[..., :4] = others[..., :4] * [60, 60, 200, 200] + [250, 200, 960, 540]
+    values = np.concatenate([x_tmvc, others], axis=-1).reshape(frames, bodies, -1)
+    lines = [f"{frames}\n"]
+    for frame in values:
+        lines.append(f"{bodies}\n")
+        for body, numbers in enumerate(frame):
+            lines.append(f"{72057594037931100 + body} 0 1 1 1 1 0 0.02764709 -0.05745083 2\n25\n")
+            lines.append(JOINT * 25 % tuple(numbers))
+    return "".join(lines)
+
+
+def names() -> Iterator[str]:
+    """Names as those of NTU RGB+D 60, all of them different."""
+    for facts in itertools.product(range(1, 18), range(1, 4), range(1, 41), range(1, 3), range(1, 61)):
+        yield "S{:03}C{:03}P{:03}R{:03}A{:03}.skeleton".format(*facts)
+
+
+def link(texts: Sequence[Path], folder: Path, files: int) -> list[Path]:
+    """So many names for the texts in a new folder."""
+    folder.mkdir()
+    paths = [folder / name for name in itertools.islice(names(), files)]
+    for path, text in zip(paths, itertools.cycle(texts), strict=False):
+        path.hardlink_to(text)
+    return paths
+
+
+def pack(paths: Iterable[Path], archive: Path) -> Path:
+    """A zip with all files."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for path in paths:
+            file.write(path, f"nturgb+d_skeletons/{path.name}")
+    return archive
+
+
+def read_plainly(path: Path) -> dict[str, list[NDArray[np.float64]]]:
+    """Read a file the usual way."""
+    lines = iter(path.read_text().splitlines())
+    bodies: dict[str, list[NDArray[np.float64]]] = {}
+    for _ in range(int(next(lines))):
+        for _ in range(int(next(lines))):
+            body = next(lines).split()[0]
+            joints = [[float(value) for value in next(lines).split()] for _ in range(int(next(lines)))]
+            bodies.setdefault(body, []).append(np.array(joints)[:, :3])
+    return bodies
+
+
+def measure(folder: Path, texts: Sequence[Path], files: int, rounds: int) -> list[Row]:
+    """All rows for one number of files."""
+    source = folder / f"{files}"
+    paths = link(texts, source, files)
+    archive = pack(paths, folder / f"{files}.zip")
+    timings: dict[str, list[Timing]] = {}
+    for _ in range(rounds):
+        plain, alone = alternate(paths[:READ_ALONE])
+        timings.setdefault("plain reader", []).append(plain)
+        timings.setdefault("parser alone", []).append(alone)
+        for what, where in (("prepare, folder", source), ("prepare, zip", archive)):
+            for processes in sorted({1, CORES}):
+                timing = time_prepare(where, folder / "store", files, processes)
+                timings.setdefault(f"{what}, {processes}", []).append(timing)
+                shutil.rmtree(folder / "store")
+    archive.unlink()
+    shutil.rmtree(source)
+    return [row(what, found, timings["plain reader"]) for what, found in timings.items()]
+
+
+def alternate(paths: Sequence[Path]) -> tuple[Timing, Timing]:
+    """Time the plain reader and the parser alone, in turns."""
+
+    def parse(path: Path) -> None:
+        parse_bodies(path.read_bytes())
+
+    ways: tuple[Callable[[Path], object], ...] = (read_plainly, parse)
+    seconds, cpu_seconds = [0.0, 0.0], [0.0, 0.0]
+    for first in range(0, len(paths), BLOCK):
+        for way, read in enumerate(ways):
+            start, cpu_start = time.perf_counter(), time.process_time()
+            for path in paths[first : first + BLOCK]:
+                read(path)
+            seconds[way] += time.perf_counter() - start
+            cpu_seconds[way] += time.process_time() - cpu_start
+    plain, alone = (Timing(len(paths), 1, *found) for found in zip(seconds, cpu_seconds, strict=True))
+    return plain, alone
+
+
+def time_prepare(source: Path, out: Path, files: int, processes: int) -> Timing:
+    """Run the command once."""
+    command = ["-m", "ssl_skeleton.prepare", "ntu60", "--source", str(source), "--out", str(out)]
+    with (out.parent / "output").open("w+") as output:
+        start, cpu_start = time.perf_counter(), cpu_of_children()
+        child = subprocess.Popen(  # noqa: S603
+            [sys.executable, *command, "--processes", str(processes)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        peaks = [0.0]
+        watcher = threading.Thread(target=watch, args=(child, peaks))
+        watcher.start()
+        code = child.wait()
+        seconds, cpu_seconds = time.perf_counter() - start, cpu_of_children() - cpu_start
+        watcher.join()
+        output.seek(0)
+        said = output.read()
+    if code or f"{files} clips" not in said:
+        raise SystemExit(f"prepare ended with {code}: {said}")
+    return Timing(files, processes, seconds, cpu_seconds, peaks[0])
+
+
+def cpu_of_children() -> float:
+    """The CPU seconds of all processes that were started from here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def watch(child: subprocess.Popen[bytes], peaks: list[float]) -> None:
+    """Keep in `peaks` the most memory (MB) that the processes of a child's session hold at a time."""
+    while child.returncode is None:
+        peaks[0] = max(peaks[0], sum(memory(pid) for pid in members(child.pid)))
+        time.sleep(0.05)
+
+
+def members(session: int) -> list[Path]:
+    """The folders in /proc of all processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == session:
+            found.append(folder)
+    return found
+
+
+def memory(process: Path) -> float:
+    """The memory of a process in MB, its share of what it has in common with others."""
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
+
+
+def row(what: str, timings: Sequence[Timing], plain: Sequence[Timing]) -> Row:
+    """Medians over the rounds."""
+    ratios = [t.rate / t.processes / p.rate for t, p in zip(timings, plain, strict=True)]
+    peaks = [t.peak_mb for t in timings if t.peak_mb is not None]
+    return Row(
+        what,
+        timings[0].files,
+        timings[0].processes,
+        round(statistics.median(t.seconds for t in timings), 3),
+        round(statistics.median(t.cpu_seconds for t in timings), 3),
+        round(statistics.median(t.rate for t in timings), 1),
+        round(statistics.median(ratios), 2),
+        round(statistics.median(peaks), 1) if peaks else None,
+    )
+
+
+def measure_full(folder: Path, texts: Sequence[Path]) -> tuple[Row, dict[str, float]]:
+    """The row of all files of NTU RGB+D 60, with all cores, and facts of their store."""
+    source, store = folder / "full", folder / "store"
+    plain, _ = alternate(link(texts, source, FULL)[:READ_ALONE])
+    timing = time_prepare(source, store, FULL, CORES)
+    size = sum(path.stat().st_size for path in store.iterdir())
+    opening = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", OPENING, str(store)], capture_output=True, text=True, check=True
+    )
+    seconds = [float(line) for line in opening.stdout.split()]
+    facts = {
+        "store_gb": round(size / 1e9, 3),
+        "open_first_seconds": round(seconds[0], 4),  # in a fresh process, without its imports
+        "open_best_of_5_seconds": round(min(seconds), 4),
+    }
+    return row(f"prepare, folder, {CORES}", [timing], [plain]), facts
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for a person."""
+    titles = ("files", "processes", "seconds", "CPU s", "files/s", "x plain", "peak MB")
+    lines = [" " * 20 + "".join(f"{title:>10}" for title in titles)]
+    for row in rows:
+        peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
+        counts = f"{row.files:>10}{row.processes:>10}{row.seconds:>10.2f}{row.cpu_seconds:>10.2f}"
+        rates = f"{row.files_per_second:>10.0f}{row.to_plain:>10.2f}{peak:>10}"
+        lines.append(f"{row.what:<20}{counts}{rates}")
+    return "\n".join([*lines, "x plain: files per second and core, against the plain reader"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

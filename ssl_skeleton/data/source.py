@@ -55,8 +55,8 @@ class Source:
         return ", ".join(map(str, self.roots)).encode(errors="backslashreplace").decode()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Open archives stay behind: another process opens its own."""
-        return self.__dict__ | {"_archives": {}}
+        """Another process opens archives of its own, and is told what to read: the names stay behind."""
+        return self.__dict__ | {"_archives": {}, "_entries": []}
 
     def find(self, pattern: str, what: str) -> list[Entry]:
         """The files whose names match `pattern` (any case), sorted by name; UserError when there is none."""

@@ -82,8 +82,8 @@ def check_coordinates(x_tvc: NDArray[np.float32], joints: int, coordinates: Sequ
     if x_tvc.ndim != 3 or x_tvc.shape[1:] != shape:
         raise DamagedClip(f"coordinates have shape {x_tvc.shape}, not (frames, {shape[0]}, {shape[1]})")
     most = _MOST_METRES if tuple(coordinates) == METRES else _MOST_IMAGE
-    wrong = ~(np.abs(x_tvc) <= most)  # NaN fails the comparison too
-    if wrong.any():
-        frame, joint, axis = np.argwhere(wrong)[0]
+    # NaN fails these comparisons too.
+    if x_tvc.size and not (x_tvc.max() <= most and x_tvc.min() >= -most):
+        frame, joint, axis = np.argwhere(~(np.abs(x_tvc) <= most))[0]
         value = x_tvc[frame, joint, axis]
         raise DamagedClip(f"frame {frame}, joint {joint}: coordinate {coordinates[axis]} is {value}")

@@ -48,6 +48,9 @@ class Source:
 
     def __init__(self, *roots: Path) -> None:
         self.roots = roots
+        self._kinds = [
+            "zip" if _is_archive(root) else "file" if root.is_file() else "folder" for root in roots
+        ]
         self._archives: dict[int, zipfile.ZipFile] = {}
         self._entries = [Entry(number, path) for number in range(len(roots)) for path in self._walk(number)]
 
@@ -73,34 +76,37 @@ class Source:
 
     def read(self, entry: Entry, most: int) -> bytes:
         """The bytes of a file; DamagedClip when there are more than `most` or its archive is damaged."""
-        root = self.roots[entry.root]
-        if _is_archive(root):
+        if self._kinds[entry.root] == "zip":
             return self._read_member(entry, most)
-        with (root if root.is_file() else root / entry.path).open("rb") as file:
+        with self._place(entry).open("rb") as file:
             size = os.fstat(file.fileno()).st_size  # asking for `most` would take that much memory at once
             data = file.read(min(size, most) + 1)
         return _within(data, most)
 
     def stamp(self, entry: Entry) -> str:
         """What changes when the file does: its size and time, or its checksum in an archive."""
-        root = self.roots[entry.root]
-        if _is_archive(root):
+        if self._kinds[entry.root] == "zip":
             info = self._archive(entry.root).getinfo(entry.path)
             return f"{info.file_size} {info.CRC}"
         try:
-            status = (root if root.is_file() else root / entry.path).stat()
+            status = self._place(entry).stat()
         except OSError:  # reading it will say why
             return "unknown"
         return f"{status.st_size} {status.st_mtime_ns}"
+
+    def _place(self, entry: Entry) -> Path:
+        """Where a file that is in no archive lies."""
+        root = self.roots[entry.root]
+        return root if self._kinds[entry.root] == "file" else root / entry.path
 
     def _walk(self, number: int) -> Iterator[str]:
         root = self.roots[number]
         if not root.exists():
             raise UserError(f"{root}: no such folder or file; --source names where the recordings are")
-        if _is_archive(root):
+        if self._kinds[number] == "zip":
             names = [info.filename for info in self._archive(number).infolist() if not info.is_dir()]
             yield from (name for name in names if not _is_hidden(name))
-        elif root.is_file():
+        elif self._kinds[number] == "file":
             yield root.name
         else:
             for folder, below, files in os.walk(root):

@@ -50,7 +50,7 @@ class StoreWriter:
         for track in tracks:
             place = (len(written.lines), written.rows, track.first_frame, len(track.x_tvc))
             written.tracks.append(place)
-            self._frames.write(np.ascontiguousarray(track.x_tvc, dtype="<f4").tobytes())
+            self._frames.write(np.ascontiguousarray(track.x_tvc, dtype="<f4").data)
             written.rows += len(track.x_tvc)
         facts = (recording.label, recording.subject, recording.camera, recording.setup)
         line = (recording.name, *facts, recording.repetition, recording.frames, len(tracks))

@@ -93,8 +93,10 @@ def _tracks(bodies: Sequence[Body]) -> tuple[int, list[Track]]:
     last = int(max(body.frames[-1] for body in kept))
     tracks = []
     for body in kept:
-        start = int(body.frames[0])
-        x_tvc = np.zeros((int(body.frames[-1]) - start + 1, JOINTS, 3), np.float32)
-        x_tvc[body.frames - start] = body.x_tvc
+        start, x_tvc = int(body.frames[0]), body.x_tvc
+        span = int(body.frames[-1]) - start + 1
+        if span > len(x_tvc):  # it was out of sight in between
+            x_tvc = np.zeros((span, JOINTS, 3), np.float32)
+            x_tvc[body.frames - start] = body.x_tvc
         tracks.append(Track(start - first, x_tvc))
     return last - first + 1, tracks

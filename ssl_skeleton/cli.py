@@ -4,6 +4,7 @@ It does not load torch, so that commands that need none start at once.
 """
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -40,6 +41,9 @@ class Parser(argparse.ArgumentParser):
 def run_command(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
     """Run a command: 0 when it ends well, 2 for a mistake of the user's, 128 + n after signal n."""
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -145,6 +145,8 @@ def _first_fault(error: ValidationError, tree: Any) -> str:
 def _user_path(loc: Sequence[int | str], tree: Any) -> tuple[str, Any]:
     """Turn pydantic's location into the keys the user wrote (it adds the tags of unions)."""
     keys, node = [], tree
+    if loc and loc[-1] == "[key]":  # a fault of a key itself: its mapping is the place
+        loc = loc[:-2]
     for position, part in enumerate(loc):
         inside_list = isinstance(node, list) and isinstance(part, int) and part < len(node)
         if inside_list or (isinstance(node, Mapping) and part in node):

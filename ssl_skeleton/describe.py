@@ -11,8 +11,10 @@ from ssl_skeleton.data.inspection.checking import check_store
 from ssl_skeleton.data.inspection.description import describe
 from ssl_skeleton.data.inspection.text import description_text
 from ssl_skeleton.data.store import open_store
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.figures.clips import choose_clips, draw_sheets, draw_strips
 
+_CLIPS = 12
 EXAMPLES = """\
   python -m ssl_skeleton.describe data/nw_ucla
   python -m ssl_skeleton.describe data/nw_ucla --check
@@ -30,29 +32,40 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--clips",
         type=_number_of_clips,
-        default=12,
+        default=_CLIPS,
         metavar="N",
         help="how many to draw, evenly over the classes (%(default)s), or 'all': contact sheets",
     )
     given = parser.parse_args(arguments)
+    if given.clips != _CLIPS and not given.figure:
+        raise UserError("--clips: says how many clips to draw; add --figure FILE.png")
+    if given.figure and (given.check or given.figure.suffix.lower() != ".png"):
+        raise UserError("--figure: choose a name that ends in .png, and go without --check")
     if given.check:
-        _print_check(given.store)
+        _print_check(given.store, as_json=given.json)
         return
     store = open_store(given.store)
     tree = describe(store)
     print(json.dumps(tree, indent=2, allow_nan=False) if given.json else description_text(tree))
+    drawn: list[Path] = []
     if given.figure and given.clips is None:
-        draw_sheets(store, given.figure, lambda pages, total: progress(pages, total, "pages"))
+        drawn = draw_sheets(store, given.figure, lambda pages, total: progress(pages, total, "pages"))
     elif given.figure:
-        draw_strips(store, choose_clips(store.labels, given.clips), given.figure)
+        drawn = draw_strips(store, choose_clips(store.labels, given.clips), given.figure)
+    if drawn:
+        print(f"drawn: {' to '.join(map(str, dict.fromkeys((drawn[0], drawn[-1]))))}", file=sys.stderr)
 
 
-def _print_check(path: Path) -> None:
+def _print_check(path: Path, *, as_json: bool) -> None:
     faults = check_store(path)
-    if faults:
+    if as_json:
+        print(json.dumps({"store": str(path), "faults": faults}, indent=2))
+    elif faults:
         print("\n".join(faults))
+    else:
+        print(f"{path}: in order, {open_store(path).meta.clips} clips")
+    if faults:
         raise SystemExit(1)
-    print(f"{path}: in order, {open_store(path).meta.clips} clips")
 
 
 def _number_of_clips(text: str) -> int | None:

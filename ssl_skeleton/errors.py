@@ -29,7 +29,8 @@ class Stopped(Exception):
 def nearest(word: object, choices: Iterable[str]) -> str:
     """The hint that closes an error about an unknown name: the nearest right one, or all of them."""
     names = sorted(choices)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{lower[close[0]]}'?"
     return "choose one of " + ", ".join(names) if names else "there is none to choose"

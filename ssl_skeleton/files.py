@@ -75,7 +75,7 @@ def new_folder(
     """
 
     def check() -> None:
-        if out.exists() and not overwrite:
+        if os.path.lexists(out) and not overwrite:
             raise UserError(f"{out}: already exists; choose another --out, or add --overwrite")
         if out.exists() and not (out.is_dir() and (is_mine(out) or not any(out.iterdir()))):
             raise UserError(f"{out}: holds other things than this command writes; choose another --out")

@@ -8,7 +8,8 @@ from ssl_skeleton.cli import Parser, count, positive, progress, run_command, sha
 from ssl_skeleton.data.preparation.preparation import Preparation, prepare_store, read_missing
 from ssl_skeleton.data.preparation.reading import useful_processes
 from ssl_skeleton.data.readers import FORMATS, open_reader
-from ssl_skeleton.data.store import EVERYTHING, StoreMeta
+from ssl_skeleton.data.store import EVERYTHING, StoreMeta, open_store
+from ssl_skeleton.errors import UserError
 
 EXAMPLES = """\
   python -m ssl_skeleton.prepare nw_ucla --source recordings/nw_ucla --out data/nw_ucla
@@ -20,7 +21,8 @@ LISTED = 5  # names shown of each kind of skipped clip
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, prepare the store, print what is in it and what was skipped."""
-    formats = "\n".join(f"  {name:<14}{kind.title}" for name, kind in FORMATS.items())
+    width = max(map(len, FORMATS))
+    formats = "\n".join(f"  {name:<{width}}  {kind.title}" for name, kind in FORMATS.items())
     epilog = f"{EXAMPLES}\n\ndata sets:\n{formats}"
     parser = Parser("prepare", "Read the recordings of a data set into a store.", epilog)
     parser.add_argument("dataset", help="a data set or format, see below")
@@ -72,6 +74,7 @@ def summary(out: Path, meta: StoreMeta, result: Preparation) -> str:
         f"{out}: {meta.clips} clips, {result.frames} frames, {len(meta.classes)} classes, "
         f"{meta.layout.name}, splits {', '.join([*meta.splits, EVERYTHING])}"
     ]
+    lines += [f"! {fault}" for fault in split_faults(out)]
     for why, names in result.skipped.items():
         more = f"; all in {out / 'skipped.csv'}" if len(names) > LISTED else ""
         shown = "; ".join(name if name.isprintable() else repr(name) for name in names[:LISTED])
@@ -79,6 +82,17 @@ def summary(out: Path, meta: StoreMeta, result: Preparation) -> str:
     return "\n".join(
         lines if any(result.skipped.values()) else [*lines, f"skipped none of {result.files} files"]
     )
+
+
+def split_faults(out: Path) -> list[str]:
+    """The splits that the store cannot be divided by, with the reason."""
+    store, faults = open_store(out), []
+    for name in store.meta.splits:
+        try:
+            store.split(name)
+        except UserError as error:
+            faults.append(str(error))
+    return faults
 
 
 if __name__ == "__main__":

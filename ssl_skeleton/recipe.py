@@ -4,12 +4,13 @@ import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ssl_skeleton.config import Config, apply_overrides, read_yaml
-from ssl_skeleton.data.views.repair import RepairConfig
+from ssl_skeleton.data.repair import RepairConfig
+from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.view import SamplingConfig
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.gru import GRUConfig
@@ -18,6 +19,7 @@ from ssl_skeleton.errors import UserError, nearest
 from ssl_skeleton.evaluation.knn import KnnConfig
 from ssl_skeleton.evaluation.linear import LinearConfig
 from ssl_skeleton.pretext import AnyPretext
+from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 from ssl_skeleton.training.loop import TrainingConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -44,9 +46,10 @@ class DataConfig(SamplingConfig):
         if not self.stores:
             raise ValueError("store: name at least one")
         if isinstance(self.split, tuple) and len(self.split) != len(self.stores):
-            raise ValueError(
-                f"split: {len(self.split)} names for {len(self.stores)} stores; give one for each"
-            )
+            counts = f"{len(self.split)} names for {len(self.stores)} stores"
+            raise ValueError(f"split: {counts}; give one for each, or one for all, as in data.split=NAME")
+        if len(set(self.stores)) != len(self.stores):
+            raise ValueError("store: one stands twice")
         return self
 
     @property
@@ -58,6 +61,13 @@ class DataConfig(SamplingConfig):
     def splits(self) -> tuple[str, ...]:
         """The split of every store."""
         return (self.split,) * len(self.stores) if isinstance(self.split, str) else self.split
+
+
+class Body(Config):
+    """What the encoders of a run see of a body: its joints, and the coordinates of each."""
+
+    layout: Layout
+    coordinates: tuple[str, ...] = Field(min_length=1)
 
 
 class StageConfig(Config):
@@ -115,7 +125,7 @@ class Recipe(Config):
         paths: dict[str, object] = {"store": tuple(str(Path(store).absolute()) for store in self.data.stores)}
         if isinstance(self.data.store, str):
             paths["store"] = str(Path(self.data.store).absolute())
-        if self.data.layout is not None and Path(self.data.layout).is_file():
+        if self.data.layout is not None and self.data.layout not in layout_names():
             paths["layout"] = str(Path(self.data.layout).absolute())
         return self.model_copy(update={"data": self.data.model_copy(update=paths)})
 
@@ -132,6 +142,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     found = path if path.exists() or path.parent not in (Path(), Path("configs")) else _shipped(path)
     return Recipe.from_tree(apply_overrides(read_yaml(found), overrides), str(path))
+
+
+def body_of(data: DataConfig, store: Store) -> Body:
+    """What encoders see that learn from this store, the first of `data`."""
+    layout = store.layout if data.layout is None else find_layout(data.layout)
+    return Body(layout=layout, coordinates=store.meta.coordinates)
+
+
+def check_split_of(data: dict[str, Any]) -> None:
+    """Refuse one store with the splits of several; `data` is the tree of a DataConfig.
+
+    The config would refuse them too, but blame the recipe, where they stand well.
+    """
+    store, splits = data["store"], data.get("split")
+    if isinstance(store, str) and isinstance(splits, list) and len(splits) > 1:
+        names = ", ".join(open_store(Path(store)).split_names)
+        raise UserError(f"{store}: say which split to evaluate on with data.split=NAME; it has {names}")
 
 
 def recipe_difference(one: Config, other: Config) -> str | None:

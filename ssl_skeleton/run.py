@@ -1,7 +1,8 @@
 """A run: a recipe carried out in a folder that holds all it gave (docs/architecture.md)."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,15 +31,15 @@ from ssl_skeleton.evaluation.linear import linear_scores
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.files import read_json, write_json, write_text
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
-from ssl_skeleton.recipe import Recipe, StageConfig, recipe_difference
-from ssl_skeleton.skeleton.layout import Layout, find_layout
+from ssl_skeleton.recipe import Body, Recipe, StageConfig, body_of, check_split_of, recipe_difference
+from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
 from ssl_skeleton.training.loop import Progress, Task, checkpoint_path, train
 from ssl_skeleton.training.seeds import derive_seed
 
 Watcher = Callable[[StageConfig, int, dict[str, float]], None]
 Evaluator = Literal["linear", "knn"]
-_LAYOUT = "layout.json"
+_RECIPE, _BODY = "recipe.yaml", "body.json"
 _EVALUATION_KEYS = ("evaluation.", "device=", "data.store=", "data.split=")
 
 
@@ -57,7 +58,7 @@ class Run:
         """
         recipe = recipe.with_absolute_paths()
         run = cls(folder, recipe)
-        kept = folder / "recipe.yaml"
+        kept = folder / _RECIPE
         if kept.exists():
             if not resume:
                 raise UserError(f"{folder}: holds a run already; add --resume, or choose another name=...")
@@ -68,29 +69,33 @@ class Run:
                     f"{folder}: holds another recipe ({difference}); repeat the overrides it began with, "
                     "or choose another name=..."
                 )
+            if not (folder / _BODY).is_file():
+                with _writing(folder):
+                    write_json(folder / _BODY, run.body.to_tree())
             return run
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
         run._check()
         environment = describe_environment(run.device)
-        try:
+        with _writing(folder):
+            write_json(folder / _BODY, run.body.to_tree())  # first: whatever has a recipe has a body
             write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
-            write_json(folder / _LAYOUT, run.layout.to_tree())
             write_json(folder / "environment.json", environment)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
         return run
 
     @classmethod
     def open(cls, folder: Path, overrides: Sequence[str] = ()) -> Self:
         """The run in `folder`; overrides may change how it is evaluated, not what it is."""
-        path = folder / "recipe.yaml"
+        path = folder / _RECIPE
         if not path.is_file():
             raise UserError(f"{folder}: not a run; make one with: python -m ssl_skeleton.pretrain")
         for override in overrides:
             if not override.startswith(_EVALUATION_KEYS):
                 raise UserError(f"'{override}': only {', '.join(_EVALUATION_KEYS)} can change after training")
-        return cls(folder, Recipe.from_tree(apply_overrides(read_yaml(path), overrides), str(path)))
+        tree = apply_overrides(read_yaml(path), overrides)
+        if any(override.startswith("data.store=") for override in overrides):
+            check_split_of(tree["data"])
+        return cls(folder, Recipe.from_tree(tree, str(path)))
 
     @cached_property
     def device(self) -> torch.device:
@@ -119,19 +124,39 @@ class Run:
         return tuple(store.split(name) for store, name in pairs)
 
     @cached_property
-    def layout(self) -> Layout:
-        """The joints that its encoders see, which are those that they were trained on."""
-        named, kept = self.recipe.data.layout, self.folder / _LAYOUT
+    def body(self) -> Body:
+        """The joints and coordinates that its encoders see, which are those that they were trained on.
+
+        A run that does not keep them yet has those of the store that it learned from.
+        """
+        kept, began = self.folder / _BODY, self.folder / _RECIPE
         if kept.is_file():
-            return Layout.from_tree(read_json(kept), str(kept))
-        if named is None:
-            return self.stores[0].layout
-        return find_layout(named)
+            return Body.from_tree(read_json(kept), str(kept))
+        data = self.recipe.data
+        if began.is_file():
+            data = Recipe.from_tree(read_yaml(began), str(began)).data
+        if data.stores == self.recipe.data.stores:
+            return body_of(data, self.stores[0])
+        try:
+            return body_of(data, open_store(Path(data.stores[0])))
+        except UserError as error:
+            raise UserError(f"{self.folder}: has no {_BODY} to see other stores with: {error}") from None
+
+    @property
+    def layout(self) -> Layout:
+        """The joints that its encoders see."""
+        return self.body.layout
 
     @cached_property
     def packed(self) -> PackedClips:
-        """The frames of all stores on the device."""
-        data = self.recipe.data
+        """The frames of all stores on the device; UserError when one has other coordinates than the run."""
+        data, wanted = self.recipe.data, self.body.coordinates
+        for store in self.stores:
+            if store.meta.coordinates != wanted:
+                raise UserError(
+                    f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
+                    f"{', '.join(wanted)}; choose a store with the same coordinates"
+                )
         return PackedClips(self.stores, data.bodies, self.device, self.layout, data.repair)
 
     @property
@@ -209,7 +234,10 @@ class Run:
         store, split, seed = self.store, self.splits[0], self.recipe.seed
         evaluation, classes = self.recipe.evaluation, len(store.meta.classes)
         stages = [self._stage(name) for name in self.recipe.evaluated_stages]
-        view = ViewConfig(streams=stages[-1].pretext.input.streams)
+        raw_view = ViewConfig()
+        views = [ViewConfig(streams=stage.pretext.input.streams) for stage in stages]
+        for wanted in (raw_view, *views):
+            check_view(self.layout, self.body.coordinates, self.recipe.data, wanted)
 
         def score(features: Features) -> dict[str, Any]:
             if evaluator == "linear":
@@ -219,24 +247,33 @@ class Run:
         def raw(view: ViewConfig) -> Features:
             return raw_features(self.packed, split, self.recipe.data, view)
 
-        baselines = {"raw": partial(raw, ViewConfig())}
-        if view != ViewConfig():
-            baselines["raw_streams"] = partial(raw, view)
+        baselines = {"raw": partial(raw, raw_view)}
+        if views[-1] != raw_view:
+            baselines["raw_streams"] = partial(raw, views[-1])
         baselines["untrained"] = partial(self._features, stages, False)
-        result = {
-            "evaluator": evaluator,
-            "store": store.path.absolute().name,
-            "split": split.name,
-            "protocol": getattr(evaluation, evaluator).to_tree(),
-            "stages": {stage.name: stage.training.epochs for stage in stages},
-            "streams": list(view.streams),
-            "epoch": stages[-1].training.epochs,
-            "seed": seed,
-            "clips": {"train": len(split.train), "test": len(split.test)},
-        }
+        result = self._about(evaluator, stages)
         result |= score_with_baselines(partial(self._features, stages, True), baselines, score)
         write_result(self.folder, result)
         return result
+
+    def _about(self, evaluator: Evaluator, stages: Sequence[StageConfig]) -> dict[str, Any]:
+        """What a result says beside its scores."""
+        store, split = self.store, self.splits[0]
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        return {
+            "evaluator": evaluator,
+            "store": store.path.absolute().name,
+            "store_path": str(store.path.resolve()),
+            "split": split.name,
+            "layout": self.layout.name,
+            "repair": self.recipe.data.repair.to_tree(),
+            "protocol": getattr(self.recipe.evaluation, evaluator).to_tree(),
+            "stages": {stage.name: stage.training.epochs for stage in stages},
+            "streams": list(stages[-1].pretext.input.streams),
+            "epoch": stages[-1].training.epochs,
+            "seed": self.recipe.seed,
+            "clips": {part: len(clips) for part, clips in parts.items() if len(clips)},
+        }
 
     def _features(self, stages: Sequence[StageConfig], trained: bool) -> Features:
         """The features of these stages' encoders, as trained or as they were at the start."""
@@ -257,8 +294,8 @@ class Run:
         return load_checkpoint(path, stage.name) if path.exists() else None
 
     def _pose(self) -> tuple[int, int]:
-        """V joints and C coordinates of the store."""
-        return len(self.layout.joints), len(self.stores[0].meta.coordinates)
+        """V joints and C coordinates."""
+        return len(self.layout.joints), len(self.body.coordinates)
 
     def _check(self) -> None:
         """Meet everything that can be wrong before the folder is made."""
@@ -270,4 +307,12 @@ class Run:
         for stage in self.recipe.stages:
             pretext = self._build_pretext(stage, self.build_encoder)
             for wanted in pretext.views.values():
-                check_view(self.layout, self.packed.coordinate_names, self.recipe.data, wanted.view)
+                check_view(self.layout, self.body.coordinates, self.recipe.data, wanted.view)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None

@@ -90,7 +90,7 @@ def test_the_whole_road(house, capsys):
     assert files - boards == {
         "recipe.yaml",
         "environment.json",
-        "layout.json",
+        "body.json",
         "log.jsonl",
         "checkpoints/teacher.pt",
         "checkpoints/main.pt",

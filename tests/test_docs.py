@@ -19,6 +19,7 @@ from mediapipe_files import image_landmarks, world_landmarks
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.readers.about import AboutConfig
 from ssl_skeleton.data.store import open_store
+from ssl_skeleton.recipe import load_recipe
 
 DOC = Path(__file__).parents[1] / "docs" / "own_data.md"
 # So that a test takes seconds: a small encoder, one epoch.
@@ -46,8 +47,11 @@ def sections() -> dict[str, list[Block]]:
     return {title: blocks for title, blocks in found.items() if blocks}
 
 
+CLIPS = [(subject, label) for subject in (1, 2, 3) for label in ("wave", "sit")]
+
+
 def write_openpose(folder: Path) -> None:
-    for subject, label in enumerate(("wave", "sit")):
+    for subject, label in CLIPS:
         frames = [[pose] for pose in openpose_files.person(12, seed=subject)]
         openpose_files.write_clip(folder / "recordings" / f"{label}_s{subject}", frames)
 
@@ -56,14 +60,14 @@ def write_mediapipe(folder: Path) -> None:
     """Use what the section's own landmarks.py writes, on results such as MediaPipe gives."""
     (folder / "recordings").mkdir()
     write_landmarks = runpy.run_path("landmarks.py")["write_landmarks"]
-    for seed, label in enumerate(("wave", "sit")):
-        poses = zip(image_landmarks(9, seed), world_landmarks(9, seed), strict=True)
+    for subject, label in CLIPS:
+        poses = zip(image_landmarks(9, subject), world_landmarks(9, subject), strict=True)
         results = [
             SimpleNamespace(pose_landmarks=[as_marks(image)], pose_world_landmarks=[as_marks(world)])
             for image, world in poses
         ]
         nobody = SimpleNamespace(pose_landmarks=[], pose_world_landmarks=[])
-        write_landmarks([*results, nobody], f"recordings/{label}_{seed}.json")
+        write_landmarks([*results, nobody], f"recordings/{label}_s{subject}.json")
 
 
 def as_marks(pose):
@@ -115,6 +119,13 @@ def test_everything_in_the_guide_works(title, tmp_path, monkeypatch, capsys):
     store = open_store(path)
     assert (store.meta.dataset, store.meta.fps) == (about["dataset"], about["fps"])
     assert (store.labels >= 0).all() == any(key in about for key in ("names", "labels"))
+
+
+def test_the_first_try_is_a_recipe():
+    (words,) = re.findall(r"^(stages\.0\.training\S+ .*)$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
+    path = DOC.parents[1] / "configs" / "crrl_own.yaml"
+    recipe = load_recipe(path, ["name=a", "data.store=a", *words.split()])
+    assert [(stage.training.epochs, stage.training.batch) for stage in recipe.stages] == [(10, 16), (10, 16)]
 
 
 def test_the_guide_names_every_key_of_an_about_file():

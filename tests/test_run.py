@@ -11,6 +11,7 @@ from tiny import recipe_tree, same, tiny_recipe, tiny_store
 from ssl_skeleton import run as run_module
 from ssl_skeleton.data.readers import FORMATS
 from ssl_skeleton.data.recording import IMAGE, METRES
+from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import raw_features
@@ -48,13 +49,18 @@ def test_a_result_holds_all_that_is_promised(evaluator, run):
     assert (result["evaluator"], result["store"], result["split"]) == (evaluator, "store", "cross_view")
     assert (result["epoch"], result["seed"], result["clips"]) == (1, 0, {"train": 18, "test": 9})
     assert result["protocol"] == getattr(run.recipe.evaluation, evaluator).to_tree()
+    assert (result["store_path"], result["layout"]) == (run.recipe.data.store, "kinect_v1_20")
+    assert result["repair"] == RepairConfig().to_tree()
     assert result["streams"] == ["joint"]
     assert result["baselines"].keys() == {"raw", "untrained"}
     assert ("rate" in result) is (evaluator == "linear")
     own = {
         "evaluator",
         "store",
+        "store_path",
         "split",
+        "layout",
+        "repair",
         "protocol",
         "stages",
         "streams",
@@ -109,12 +115,19 @@ def test_a_run_is_evaluated_from_another_working_directory(store, tmp_path, monk
 
 
 def test_results_of_several_splits_and_stores_lie_side_by_side(run, store, tmp_path):
-    folder, other = tmp_path / "run", tmp_path / "other"
+    folder, other, same = tmp_path / "run", tmp_path / "other", tmp_path / "copy" / store.name
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("eval"))
     shutil.copytree(store, other)
+    shutil.copytree(store, same)
     for overrides in ([], ["data.split=cross_view_dev"], [f"data.store={other}"]):
         Run.open(folder, overrides).evaluate("knn")
-    assert {path.name for path in (folder / "eval").iterdir()} == {
+    before = {path.name: path.read_bytes() for path in (folder / "eval").iterdir()}
+    again = Run.open(folder, [f"data.store={same}"]).evaluate("knn")
+    assert all((folder / "eval" / name).read_bytes() == text for name, text in before.items())
+    (added,) = {path.name for path in (folder / "eval").iterdir()} - before.keys()
+    assert added.startswith("knn-store-cross_view-")
+    assert json.loads((folder / "eval" / added).read_text())["store_path"] == again["store_path"] == str(same)
+    assert before.keys() == {
         "knn-store-cross_view.json",
         "knn-store-cross_view_dev.json",
         "knn-other-cross_view.json",

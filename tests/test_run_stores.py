@@ -1,5 +1,6 @@
 """Runs on several stores at once, on other joints, and evaluated on another store."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -9,13 +10,18 @@ import yaml
 from builders import one_line
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import recipe_tree, tiny_recipe, tiny_store
+from tiny import recipe_tree, same, tiny_recipe, tiny_store
 
-from ssl_skeleton.errors import UserError
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.recording import IMAGE
+from ssl_skeleton.data.repair import RepairConfig
+from ssl_skeleton.errors import Stopped, UserError
+from ssl_skeleton.pretext.base import Pretext
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import load_layout
-from ssl_skeleton.training.loop import epoch_order
+from ssl_skeleton.training.checkpoint import load_checkpoint
+from ssl_skeleton.training.loop import checkpoint_path, epoch_order
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,15 @@ def test_which_one_must_be_said(run):
     one_line(caught.value)
 
 
+@pytest.mark.parametrize("more", [[], ["data.split=[cross_view, all]"]])
+def test_the_split_of_one_store_must_be_said(more, run, stores):
+    with pytest.raises(UserError) as caught:
+        Run.open(run.folder, [f"data.store={stores['v1']}", *more])
+    line = one_line(caught.value)
+    assert line.startswith(f"{stores['v1']}: say which split to evaluate on with data.split=NAME; it has ")
+    assert {"cross_view", "all"} <= set(line.split(" has ")[1].split(", "))
+
+
 def test_a_split_without_test_clips_cannot_be_scored(run, stores):
     with pytest.raises(UserError, match="split all: has no test part"):
         Run.open(run.folder, [f"data.store={stores['v1']}", "data.split=all"]).evaluate("knn")
@@ -100,7 +115,12 @@ def test_a_layout_file_of_ones_own(stores, tmp_path, monkeypatch):
     ("data", "message"),
     [
         ({"store": []}, "store: name at least one"),
-        ({"store": ["a", "b"], "split": ["all"]}, "split: 1 names for 2 stores"),
+        (
+            {"store": ["a", "b"], "split": ["all"]},
+            "split: 1 names for 2 stores; give one for each, or one for all, as in data.split=NAME",
+        ),
+        ({"store": ["a", "a"]}, "store: one stands twice"),
+        ({"store": ["a", "b", "a"]}, "store: one stands twice"),
         ({"balance": "even"}, "data.balance: 'even' is not possible"),
         ({"repair": {"smooth": 4}}, "smooth"),
     ],
@@ -114,9 +134,62 @@ def test_mistakes_in_the_data_are_named(data, message):
 def test_a_view_that_the_store_cannot_give_is_refused_before_training(tmp_path):
     store = tiny_store(tmp_path / "store", layout="coco_17")
     Run.start(tiny_recipe(store), tmp_path / "run")  # 17 joints in space are well
-    with pytest.raises(UserError, match="no layout and no file 'no_such_body'"):
-        Run.start(recipe({"store": str(store), "layout": "no_such_body"}), tmp_path / "other")
+    flat = tiny_store(tmp_path / "flat", layout="coco_17", coordinates=IMAGE)
+    with pytest.raises(
+        UserError, match=r"data\.normalise\.facing: needs x, y and z, but the store has x, y, "
+    ):
+        Run.start(tiny_recipe(flat), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+    Run.start(recipe({"store": str(flat), "normalise": {"facing": "none"}}), tmp_path / "other")
+
+
+@pytest.mark.parametrize(("balance", "shares"), [("proportional", (18, 27)), ("balanced", (23, 22))])
+def test_an_epoch_draws_from_the_stores_as_the_recipe_says(balance, shares, stores, tmp_path, monkeypatch):
+    seen, forward = [], Pretext.forward
+
+    def noted(self, views):
+        seen.extend(views["input"].index.tolist())
+        return forward(self, views)
+
+    monkeypatch.setattr(Pretext, "forward", noted)
+    both = {"store": list(stores.values()), "split": ["cross_view", "all"], "layout": "common_15"}
+    run = Run.start(recipe({**both, "balance": balance}), tmp_path / "run")
+    run.pretrain()
+    parts = [set(part.tolist()) for part in run.training_clips]
+    assert tuple(sum(clip in part for clip in seen) for part in parts) == shares
+    assert len(seen) == 45
+
+
+def test_recordings_are_repaired_as_the_recipe_says(stores, tmp_path):
+    mend = RepairConfig(smooth=5)
+    run = Run.start(recipe({"store": stores["v1"], "repair": mend.to_tree()}), tmp_path / "run")
+    store = run.store
+    mended, plain = PackedClips(store, 1, mend=mend).frames_rvc, PackedClips(store, 1).frames_rvc
+    assert torch.equal(run.packed.frames_rvc, mended)
+    assert not torch.equal(mended, plain)
+    assert torch.equal(Run.start(recipe({"store": stores["v1"]}), tmp_path / "bare").packed.frames_rvc, plain)
+
+
+@pytest.mark.parametrize("step", [5, 12 + 7])  # of the teacher, of the student
+def test_going_on_with_several_stores_gives_the_unbroken_run(step, run, tmp_path):
+    forward, steps = Pretext.forward, []
+
+    def counted(self, views):
+        steps.append(1)
+        if len(steps) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return forward(self, views)
+
+    broken = Run.start(run.recipe, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pretext, "forward", counted)
+        with pytest.raises(Stopped):
+            broken.pretrain()
+    again = Run.start(run.recipe, broken.folder, resume=True)
+    again.pretrain()
+    for stage in ("teacher", "main"):
+        one, other = (load_checkpoint(checkpoint_path(at.folder, stage), stage) for at in (run, again))
+        assert same(vars(one), vars(other)), stage
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 99))

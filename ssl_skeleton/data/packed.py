@@ -1,6 +1,7 @@
 """The frames of stores on one device, and the gather that draws a batch from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,11 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.repair import RepairConfig, repair
 from ssl_skeleton.data.store import Store
-from ssl_skeleton.data.views.repair import RepairConfig, repair
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap, remap_matrix
+
+_BLOCK = 1 << 16  # rows worked on at once: bounds the memory that loading takes beside its result
 
 
 class PackedClips:
@@ -20,7 +23,8 @@ class PackedClips:
 
     M bodies a clip are drawn (a store's first tracks; a clip with fewer has zeros for the rest). The clips of
     several stores follow one another, all with the joints of `layout` (by default the first store's).
-    Recordings are repaired as their store has them, and then mapped onto the layout.
+    Recordings are repaired as their store has them, and then mapped onto the layout. A joint exactly at zero
+    is missing, but for the root of recordings in space that are relative to it: zero in all of its store.
 
     Raises UserError when a store lacks a joint of the layout, or has other coordinates than the first one.
     """
@@ -38,12 +42,12 @@ class PackedClips:
         self.bodies = bodies
         self.coordinate_names = stores[0].meta.coordinates
         parts = [_load(store, self.layout, self.coordinate_names, mend or RepairConfig()) for store in stores]
-        frames_rvc = parts[0][0] if len(parts) == 1 else np.concatenate([frames for frames, _ in parts])
-        self.frames_rvc = torch.from_numpy(frames_rvc).to(device)
-        self.seen_rv = _seen(self.frames_rvc)
+        tracks = _joined([part.tracks for part in parts], stores, [len(part.frames_rvc) for part in parts])
+        at_zero = _at_zero(parts)
+        self.frames_rvc = torch.from_numpy(_together(parts, len(self.layout.joints))).to(device)
+        self.seen_rv = _seen(self.frames_rvc, at_zero)
         self.lengths = torch.from_numpy(np.concatenate([store.lengths for store in stores])).to(device)
         self.labels = torch.from_numpy(np.concatenate([store.labels for store in stores])).to(device)
-        tracks = _joined([tracks for _, tracks in parts], stores, [len(frames) for frames, _ in parts])
         first_row, first_frame, frames = _track_table(tracks, len(self.lengths), bodies)
         self._first_row_nm = torch.from_numpy(first_row).to(device)
         self._first_frame_nm = torch.from_numpy(first_frame).to(device)
@@ -121,30 +125,78 @@ class PackedClips:
         return value_nm
 
 
-def _load(
-    store: Store, layout: Layout, coordinates: tuple[str, ...], mend: RepairConfig
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The frames and tracks of a store, checked, repaired, with the joints of `layout`."""
+@dataclass(frozen=True)
+class _Part:
+    """What one store gives: its frames, still on disk unless `repaired`, and how its joints are mapped.
+
+    `matrix` (V of the layout, V of the store) is None where they are the same. `at_zero` are the joints of
+    the layout that are present though they are zero.
+    """
+
+    frames_rvc: NDArray[np.float32]
+    tracks: NDArray[np.int64]
+    repaired: bool
+    matrix: NDArray[np.float32] | None
+    at_zero: list[int]
+
+
+def _load(store: Store, layout: Layout, coordinates: tuple[str, ...], mend: RepairConfig) -> _Part:
+    """The frames and tracks of a store, checked and repaired."""
     if store.meta.coordinates != coordinates:
         wanted, found = ", ".join(coordinates), ", ".join(store.meta.coordinates)
         raise UserError(f"{store.path}: has {found}, but the other store {wanted}; use stores of one kind")
-    frames_rvc, tracks = np.array(store.frames_rvc), store.tracks
-    wrong_r = ~np.isfinite(frames_rvc).all(axis=(1, 2))
-    if wrong_r.any():
-        row = int(wrong_r.argmax())
-        raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
-    if mend != RepairConfig():
-        spatial = sum(name in ("x", "y", "z") for name in coordinates)
+    matrix = remap_matrix(store.layout, layout) if layout != store.layout else None
+    frames_rvc, tracks = store.frames_rvc, store.tracks
+    for rows in _blocks(len(frames_rvc)):
+        wrong_r = ~np.isfinite(frames_rvc[rows]).all(axis=(1, 2))
+        if wrong_r.any():
+            row = rows.start + int(wrong_r.argmax())
+            raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
+    spatial = sum(name in ("x", "y", "z") for name in coordinates)
+    root = store.layout.index(store.layout.root)
+    at_zero: list[int] = []
+    if spatial == 3 and not frames_rvc[:, root].any():
+        at_zero = [root] if matrix is None else np.flatnonzero(matrix[:, root]).tolist()
+    if repaired := mend != RepairConfig():
         frames_rvc, tracks = repair(frames_rvc, tracks, mend, spatial)
-    if layout != store.layout:
-        frames_rvc = remap(frames_rvc, remap_matrix(store.layout, layout))
-    return frames_rvc, tracks
+    return _Part(frames_rvc, tracks, repaired, matrix, at_zero)
 
 
-def _seen(frames_rvc: Tensor) -> Tensor:
+def _together(parts: list[_Part], joints: int) -> NDArray[np.float32]:
+    """The frames of all parts, which are used up, in one new array (R, V = `joints`, C)."""
+    if len(parts) == 1 and parts[0].repaired and parts[0].matrix is None:
+        return parts[0].frames_rvc  # new already
+    rows = sum(len(part.frames_rvc) for part in parts)
+    together_rvc = np.empty((rows, joints, parts[0].frames_rvc.shape[2]), np.float32)
+    end = 0
+    while parts:  # memory is taken only as rows are filled, and what a part held is free again then
+        part = parts.pop(0)
+        for block in _blocks(len(part.frames_rvc)):
+            x_rvc = part.frames_rvc[block]
+            into_rvc = together_rvc[end + block.start : end + block.stop]
+            into_rvc[:] = x_rvc if part.matrix is None else remap(x_rvc, part.matrix)
+        end += len(part.frames_rvc)
+    return together_rvc
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Slices of so many rows: they bound the memory that work on them takes."""
+    return (slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK))
+
+
+def _at_zero(parts: Sequence[_Part]) -> list[tuple[slice, list[int]]]:
+    """The rows of each part, all parts together, and its joints that are present though they are zero."""
+    ends = np.cumsum([0, *(len(part.frames_rvc) for part in parts)]).tolist()
+    rows = map(slice, ends[:-1], ends[1:])
+    return [(row, part.at_zero) for row, part in zip(rows, parts, strict=True) if part.at_zero]
+
+
+def _seen(frames_rvc: Tensor, at_zero: Sequence[tuple[slice, list[int]]]) -> Tensor:
     """Which joints are seen, bool (R, V); (R, 1) where every body that is seen is seen as a whole."""
     seen_rv = (frames_rvc != 0).any(dim=2)
     body_r1 = seen_rv.any(dim=1, keepdim=True)
+    for rows, joints in at_zero:
+        seen_rv[rows, joints] = body_r1[rows]
     return body_r1 if bool((seen_rv == body_r1).all()) else seen_rv
 
 

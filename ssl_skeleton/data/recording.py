@@ -49,8 +49,8 @@ class Recording:
 class Facts:
     """What holds for all recordings of a data set.
 
-    `coordinates` are `METRES` (x to the right, y up, z away from the camera) or `IMAGE` (x to the right and y
-    up in units that `note` names, and the estimator's confidence from 0 to 1).
+    `coordinates` are `METRES` (x to the right hand of who faces the camera, y up, z away from the camera) or
+    `IMAGE` (x to the right and y up in units that `note` names, and the estimator's confidence from 0 to 1).
     """
 
     dataset: str

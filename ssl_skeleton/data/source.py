@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -15,6 +16,8 @@ from ssl_skeleton.errors import DamagedClip, UserError
 _MOST_RATIO = 200
 # What zipfile raises: a flipped byte can ask for any place, text, or way of packing.
 _DAMAGED_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OverflowError, struct.error)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_STORE = {"meta.json", "clips.csv", "frames.npy", "tracks.npy"}  # a prepared store holds no recordings
 _SMALL = 1 << 20  # members of up to a megabyte may have any ratio, as files of zeros do
 
 
@@ -52,6 +55,7 @@ class Source:
             "zip" if _is_archive(root) else "file" if root.is_file() else "folder" for root in roots
         ]
         self._archives: dict[int, zipfile.ZipFile] = {}
+        self._raw: dict[int, dict[str, str]] = {}  # of archives: each path's name as it stands there
         self._entries = [Entry(number, path) for number in range(len(roots)) for path in self._walk(number)]
 
     def __str__(self) -> str:
@@ -65,7 +69,15 @@ class Source:
         """The files whose names match `pattern` (any case), sorted by name; UserError when there is none."""
         found = self.matching(pattern)
         if not found:
-            raise UserError(f"{self}: holds no {pattern}; --source names the folder or zip with {what}")
+            packed = [
+                root for root in self.roots if root.suffix.lower() in (".rar", ".7z", ".gz", ".tar", ".tgz")
+            ]
+            mend = (
+                "; unpack it first, or pack it as zip"
+                if packed
+                else f"; --source names the folder or zip with {what}"
+            )
+            raise UserError(f"{self}: holds no {pattern}{mend}")
         return found
 
     def matching(self, pattern: str) -> list[Entry]:
@@ -78,21 +90,31 @@ class Source:
         """The bytes of a file; DamagedClip when there are more than `most` or its archive is damaged."""
         if self._kinds[entry.root] == "zip":
             return self._read_member(entry, most)
-        with self._place(entry).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size  # asking for `most` would take that much memory at once
-            data = file.read(min(size, most) + 1)
+        # A pipe would let us wait for ever; opened so, it does not.
+        with os.fdopen(os.open(self._place(entry), os.O_RDONLY | _NO_WAIT), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DamagedClip("no regular file")
+            data = file.read(min(status.st_size, most) + 1)  # asking for `most` would take that much memory
         return _within(data, most)
 
     def stamp(self, entry: Entry) -> str:
         """What changes when the file does: its size and time, or its checksum in an archive."""
         if self._kinds[entry.root] == "zip":
-            info = self._archive(entry.root).getinfo(entry.path)
+            info = self._member(entry)
             return f"{info.file_size} {info.CRC}"
         try:
             status = self._place(entry).stat()
         except OSError:  # reading it will say why
             return "unknown"
         return f"{status.st_size} {status.st_mtime_ns}"
+
+    def size(self) -> int:
+        """The bytes of all files together, as they lie on the disk."""
+        packed = (root for number, root in enumerate(self.roots) if self._kinds[number] != "folder")
+        whole = sum(root.stat().st_size for root in packed)
+        inside = (entry for entry in self._entries if self._kinds[entry.root] == "folder")
+        return whole + sum(path.stat().st_size for path in map(self._place, inside) if path.exists())
 
     def _place(self, entry: Entry) -> Path:
         """Where a file that is in no archive lies."""
@@ -105,12 +127,20 @@ class Source:
             raise UserError(f"{root}: no such folder or file; --source names where the recordings are")
         if self._kinds[number] == "zip":
             names = [info.filename for info in self._archive(number).infolist() if not info.is_dir()]
-            yield from (name for name in names if not _is_hidden(name))
+            raw = {name.replace("\\", "/").removeprefix("./"): name for name in names}
+            self._raw[number] = raw  # some tools write backslashes, some begin with ./
+            yield from (path for path in raw if not _is_hidden(path))
         elif self._kinds[number] == "file":
             yield root.name
         else:
-            for folder, below, files in os.walk(root):
-                below[:] = [name for name in below if not _is_hidden(name)]
+            seen: set[Path] = set()  # links may lead back to where they lie
+            for folder, below, files in os.walk(root, followlinks=True, onerror=_refuse):
+                here = Path(folder).resolve()
+                if here in seen or set(files) >= _STORE:
+                    below.clear()
+                    continue
+                seen.add(here)
+                below[:] = sorted(name for name in below if not _is_hidden(name))
                 inside = Path(folder).relative_to(root).as_posix()
                 prefix = "" if inside == "." else f"{inside}/"
                 yield from (prefix + name for name in files if not _is_hidden(name))
@@ -128,9 +158,11 @@ class Source:
             self._archives[number] = archive
         return self._archives[number]
 
+    def _member(self, entry: Entry) -> zipfile.ZipInfo:
+        return self._archive(entry.root).getinfo(self._raw[entry.root][entry.path])
+
     def _read_member(self, entry: Entry, most: int) -> bytes:
-        archive = self._archive(entry.root)
-        info = archive.getinfo(entry.path)
+        archive, info = self._archive(entry.root), self._member(entry)
         if info.file_size > max(_SMALL, _MOST_RATIO * info.compress_size):
             raise DamagedClip(f"would unpack to {info.file_size} bytes, over {_MOST_RATIO} times its size")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -160,6 +192,10 @@ def _within(data: bytes, most: int) -> bytes:
 
 def _is_archive(root: Path) -> bool:
     return root.suffix.lower() == ".zip" and root.is_file()
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be listed ({error.strerror})")
 
 
 def _is_hidden(path: str) -> bool:

@@ -1,15 +1,25 @@
 """Splits: which clips of a data set train, which test, and which validate."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from ssl_skeleton.config import Config
 
+
+def _check_name(name: str) -> str:
+    """It becomes part of a file's name, so a stranger's store must not choose it freely."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+        raise ValueError(f"the name {name!r} should have letters, digits, - and _ alone")
+    return name
+
+
+SplitName = Annotated[str, AfterValidator(_check_name)]
 Columns = Mapping[str, NDArray[np.int64]]
 
 
@@ -48,6 +58,14 @@ class Split:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     validation: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+# As for MSR-Action3D, UTKinect and Florence 3D Actions: of ten subjects those with odd numbers train.
+ODD_SUBJECTS_TRAIN: Mapping[str, SplitRule] = {
+    "cross_subject": SplitRule(column="subject", train=(1, 3, 5, 7, 9), test=(2, 4, 6, 8, 10)),
+    # For choosing hyper-parameters: both parts are training clips of `cross_subject`.
+    "cross_subject_dev": SplitRule(column="subject", train=(1, 5, 9), test=(3, 7)),
+}
 
 
 def one_against_the_rest(

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_skeleton.config import Config
-from ssl_skeleton.data.splits import Split, SplitRule
+from ssl_skeleton.data.splits import Split, SplitName, SplitRule
 from ssl_skeleton.errors import UserError, nearest
 from ssl_skeleton.files import read_json
 from ssl_skeleton.skeleton.layout import Layout
@@ -42,7 +42,7 @@ class StoreMeta(Config):
     fps: float = Field(gt=0)
     classes: tuple[str, ...]
     coordinates: tuple[str, ...]
-    splits: dict[str, SplitRule]
+    splits: dict[SplitName, SplitRule]
     note: str
     clips: int = Field(ge=1)
     tracks: int = Field(ge=1)
@@ -92,10 +92,10 @@ class Store:
         for part, clips in parts.items():
             values: tuple[int, ...] = getattr(rule, part)
             if not len(clips) and (values or part != "validation"):
-                wanted = ", ".join(map(str, sorted(values)[:5])) + (", ..." if len(values) > 5 else "")
+                found = np.unique(self.columns[rule.column]).tolist()
                 raise UserError(
                     f"{self.path}: no clip for the {part} part of split '{name}', which takes "
-                    f"{rule.column} {wanted}; prepare more recordings of {self.meta.dataset}"
+                    f"{rule.column} {_listed(sorted(values))}; this store has {rule.column} {_listed(found)}"
                 )
         return Split(name, **parts)
 
@@ -214,8 +214,18 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store and holds nothing else."""
-    return (folder / "meta.json").exists() and {path.name for path in folder.iterdir()} <= FILES
+    """Whether a folder is a store, in whatever state, and holds nothing else."""
+    if not (folder / "meta.json").is_file() or not {path.name for path in folder.iterdir()} <= FILES:
+        return False
+    try:
+        tree = read_json(folder / "meta.json")
+    except UserError:
+        return (folder / "frames.npy").is_file()
+    return isinstance(tree, dict) and {"format", "dataset", "sha256"} <= tree.keys()
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
 
 
 def meta_sum(tree: Mapping[str, Any]) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.store import COLUMNS, DATA_FILES, FORMAT, StoreMeta, is_store, meta_sum, sha256
-from ssl_skeleton.files import new_folder, write_json, write_text
+from ssl_skeleton.files import new_folder, write_atomically, write_json, write_text
 
+MOST_BODIES = 2  # tracks of a clip that are kept, unless more are asked for
 _HEADER_BYTES = 128  # of frames.npy, whatever its shape
 
 
@@ -33,15 +34,16 @@ class StoreWriter:
     `done` is what an earlier writer left in `folder`; frames past it are cut off.
     """
 
-    def __init__(self, folder: Path, facts: Facts, bodies: int = 2, done: Written | None = None) -> None:
+    def __init__(
+        self, folder: Path, facts: Facts, bodies: int = MOST_BODIES, done: Written | None = None
+    ) -> None:
         self._folder = folder
         self._facts = facts
         self._bodies = bodies
         self.written = Written() if done is None else done
         self._frames = (folder / "frames.npy").open("wb" if done is None else "r+b")
         self._write_header()
-        row_bytes = 4 * len(facts.layout.joints) * len(facts.coordinates)
-        self._frames.truncate(_HEADER_BYTES + self.written.rows * row_bytes)
+        self._frames.truncate(_HEADER_BYTES + self.written.rows * row_bytes(facts))
         self._frames.seek(0, os.SEEK_END)
 
     def add(self, recording: Recording) -> None:
@@ -67,9 +69,12 @@ class StoreWriter:
         """
         self._frames.seek(0)
         self._write_header()
+        self._frames.flush()
+        os.fsync(self._frames.fileno())
         self.close()
         written, facts = self.written, self._facts
-        np.save(self._folder / "tracks.npy", np.array(written.tracks, dtype="<i8"), allow_pickle=False)
+        tracks = np.array(written.tracks, dtype="<i8")
+        write_atomically(self._folder / "tracks.npy", lambda file: np.save(file, tracks, allow_pickle=False))
         _write_csv(self._folder / "clips.csv", [COLUMNS, *written.lines])
         left_out = [(why, what) for why, names in skipped.items() for what in names]
         _write_csv(self._folder / "skipped.csv", [("why", "what"), *left_out])
@@ -109,12 +114,19 @@ class StoreWriter:
 
 def frames_fit(folder: Path, facts: Facts, rows: int) -> bool:
     """Whether frames.npy in `folder` is long enough for so many rows."""
-    path, row_bytes = folder / "frames.npy", 4 * len(facts.layout.joints) * len(facts.coordinates)
-    return not rows or (path.is_file() and path.stat().st_size >= rows * row_bytes + _HEADER_BYTES)
+    path = folder / "frames.npy"
+    return not rows or (path.is_file() and path.stat().st_size >= rows * row_bytes(facts) + _HEADER_BYTES)
+
+
+def row_bytes(facts: Facts) -> int:
+    """The bytes of one row of frames.npy."""
+    return 4 * len(facts.layout.joints) * len(facts.coordinates)
 
 
 @contextmanager
-def new_store(out: Path, facts: Facts, *, bodies: int = 2, overwrite: bool = False) -> Iterator[StoreWriter]:
+def new_store(
+    out: Path, facts: Facts, *, bodies: int = MOST_BODIES, overwrite: bool = False
+) -> Iterator[StoreWriter]:
     """A writer whose store appears at `out` when the block ends well, and not at all otherwise."""
     with new_folder(out, overwrite=overwrite, is_mine=is_store) as folder:
         writer = StoreWriter(folder, facts, bodies)

@@ -96,7 +96,8 @@ def _all_parts(
     labels = packed.labels.cpu().numpy()
     if not len(split.test):
         raise UserError(
-            f"split {split.name}: has no test part, which a probe needs; choose another data.split"
+            f"split {split.name}: has no test part, which a probe needs; choose another data.split (own "
+            "recordings get theirs from `splits` in the about file)"
         )
     if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
         raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")

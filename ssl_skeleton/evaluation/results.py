@@ -1,11 +1,13 @@
 """Results: one JSON file an evaluation, and the table that a person reads."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.files import write_json
+from ssl_skeleton.files import read_json, write_json
 
 Scores = dict[str, Any]
 BASELINES = {
@@ -29,10 +31,28 @@ def score_with_baselines(
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
-    """Write a result to `eval/<evaluator>-<store>-<split>.json` of a run folder; returns the path."""
-    path = folder / "eval" / f"{result['evaluator']}-{result['store']}-{result['split']}.json"
+    """Write a result to `eval/<evaluator>-<store>-<split>.json` of a run folder; returns the path.
+
+    Where that file is of another store of the same name, a hash of the `store_path` ends the name.
+    """
+    name = f"{result['evaluator']}-{result['store']}-{result['split']}"
+    path = folder / "eval" / f"{name}.json"
+    if _is_of_another_store(path, result["store_path"]):
+        code = hashlib.sha256(result["store_path"].encode(errors="surrogateescape")).hexdigest()[:8]
+        path = path.with_name(f"{name}-{code}.json")
     write_json(path, dict(result))
     return path
+
+
+def _is_of_another_store(path: Path, store_path: str) -> bool:
+    """Whether a result lies there that names another store; an older one may name none."""
+    if not path.exists():
+        return False
+    try:
+        there = read_json(path)
+    except UserError:  # damaged: nothing is lost with it
+        return False
+    return isinstance(there, dict) and there.get("store_path", store_path) != store_path
 
 
 def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:

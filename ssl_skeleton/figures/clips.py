@@ -1,6 +1,6 @@
 """Clips as pictures: strips of poses, and contact sheets of a whole store.
 
-All are seen as the camera sees them: x to the right, y up.
+All are seen as the camera sees them: somebody who faces it has the right side on the left of the picture.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.inspection.defects import bones, joints_there
+from ssl_skeleton.data.recording import METRES
 from ssl_skeleton.data.store import Store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import write_atomically
@@ -108,6 +109,7 @@ class _Page:
         self._tones = [_tones(store.layout, lighter) for lighter in (0, _LIGHTER)]
         self._segments: list[NDArray[np.float64]] = []
         self._colours: list[Colour] = []
+        self._dots: list[NDArray[np.float64]] = []  # joints without a neighbour
         self.write(0.05, 0.15, "left", 9, LEFT)
         self.write(0.4, 0.15, "right", 9, RIGHT)
         self.write(0.85, 0.15, f"as the camera sees it, y up; further bodies lighter; {store.path.name}", 9)
@@ -134,6 +136,8 @@ class _Page:
                 self._segments.extend(xy_b2c)
                 tones = self._tones[min(body, 1)]
                 self._colours.extend(tones[bone] for bone in np.flatnonzero(drawn))
+                alone = there_v & ~np.isin(np.arange(len(there_v)), self._bones[drawn])
+                self._dots.extend((xy_vc[alone] - origin) * (_FILL / size) + corner)
 
     def write(self, left: float, bottom: float, text: str, size: float, colour: str = "black") -> None:
         """Write text as it is; a dollar sign begins no formula."""
@@ -143,6 +147,8 @@ class _Page:
         """Draw it all into a PNG file."""
         lines = LineCollection(self._segments, colors=self._colours, linewidths=1.2, capstyle="round")
         self._axes.add_collection(lines, autolim=False)
+        if self._dots:
+            self._axes.plot(*np.transpose(self._dots), ".", color=MIDDLE, markersize=2)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is a box
             write_atomically(path, FigureCanvasAgg(self._figure).print_png)
@@ -177,7 +183,10 @@ def _bodies(store: Store, clip: int, frame: int) -> list[tuple[NDArray[np.float6
         inside = first <= frame < first + frames
         # A body that is not there keeps its place in the list, and so its tone.
         x_vc = store.frames_rvc[row + frame - first] if inside else np.zeros((joints, 3), np.float32)
-        found.append((x_vc[:, :2].astype(np.float64), joints_there(x_vc, store.meta.coordinates)))
+        # In space x grows to the right hand of who faces the camera, which is the left of its picture.
+        across = -1.0 if tuple(store.meta.coordinates) == METRES else 1.0
+        xy_vc = x_vc[:, :2].astype(np.float64) * (across, 1.0)
+        found.append((xy_vc, joints_there(x_vc, store.meta.coordinates)))
     return found
 
 

@@ -185,11 +185,16 @@ def read_layout(path: Path) -> Layout:
 
 
 def find_layout(named: str, beside: Path = Path()) -> Layout:
-    """The layout of that name, or else the one in that file, seen from the folder `beside`."""
+    """The layout of that name, or else the one in that file, seen from the folder `beside`.
+
+    Raises UserError when there is neither, with the layout whose name is nearest to the file's.
+    """
     if named in layout_names():
         return load_layout(named)
     if not (beside / named).is_file():
-        raise UserError(f"layout: no layout and no file '{named}'; {nearest(named, layout_names())}")
+        raise UserError(
+            f"layout: no layout and no file '{named}'; {nearest(Path(named).name, layout_names())}"
+        )
     return read_layout(beside / named)
 
 

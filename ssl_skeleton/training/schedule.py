@@ -76,13 +76,14 @@ class CosineConfig(Config):
 
     name: Literal["cosine"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    warmup: NonNegative = 0.0  # epochs of linear rise from zero
+    warmup: NonNegative = 0.0  # epochs of linear rise from zero; at most half of all
 
     def rate(self, epoch: float, epochs: int) -> float:
         """The share of the base rate at `epoch` (a fraction within an epoch) of `epochs`."""
-        if epoch < self.warmup:
-            return _warmup(epoch, self.warmup)
-        share = (epoch - self.warmup) / max(epochs - self.warmup, 1e-9)
+        warmup = min(self.warmup, epochs / 2)  # a short trial should learn something too
+        if epoch < warmup:
+            return _warmup(epoch, warmup)
+        share = (epoch - warmup) / max(epochs - warmup, 1e-9)
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 

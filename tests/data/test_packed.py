@@ -1,20 +1,23 @@
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from builders import LAYOUT, recordings, seeds, stored
+from builders import LAYOUT, recordings, seeds, stored, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_skeleton.data.clips import body_mask, frame_mask
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.recording import IMAGE, Facts, Recording, Track
-from ssl_skeleton.data.store import open_store
-from ssl_skeleton.data.views.repair import RepairConfig
-from ssl_skeleton.data.writing import new_store
+from ssl_skeleton.data.repair import RepairConfig, repair
+from ssl_skeleton.data.store import Store, open_store
+from ssl_skeleton.data.views.streams import streams
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import load_layout
+from ssl_skeleton.skeleton.remap import remap, remap_matrix
 
 shares = st.floats(0, 1, width=32)
 windows = st.none() | st.lists(st.tuples(shares, shares), min_size=5, max_size=5)
@@ -215,13 +218,127 @@ def test_repair_comes_before_everything():
     assert plain.gather(own, None).x[0, 0, :, 0, 0].tolist() == [1, 0, 3]
 
 
+def image_store(tmp_path, clips: list[Recording]) -> Store:
+    """The clips, of x, y and confidence, as a store."""
+    write_store(tmp_path / "image", clips, facts=Facts("image", LAYOUT, 30.0, coordinates=IMAGE))
+    return open_store(tmp_path / "image")
+
+
+def test_repair_knows_that_a_confidence_is_no_place(tmp_path):
+    """A joint with the confidence zero is missing, so its place is filled, and the confidence is not."""
+    x_tvc = np.ones((3, 20, 3), np.float32)
+    x_tvc[:, 4, 0] = [1, 7, 3]
+    x_tvc[1, 4, 2] = 0
+    x_tvc[1, 5] = 0
+    store = image_store(tmp_path, [Recording("a", 3, [Track(0, x_tvc)])])
+    packed = PackedClips(store, bodies=1, mend=RepairConfig(fill_gaps=1))
+    assert packed.frames_rvc[:, 4, 0].tolist() == [1, 2, 3]
+    assert packed.frames_rvc[:, 4, 2].tolist() == [1, 0, 1]
+    assert packed.frames_rvc[1, 5].tolist() == [1, 1, 0]
+
+
+def relative(seed: int, frames: int = 5, holes: bool = False) -> list[Recording]:
+    """Two clips with the root at zero in all frames, the second body comes and goes."""
+    rng = np.random.default_rng(seed)
+    x_mtvc = rng.normal(size=(2, frames, 20, 3)).astype(np.float32)
+    x_mtvc[:, :, LAYOUT.index(LAYOUT.root)] = 0
+    x_mtvc[1, 2] = 0
+    if holes:
+        x_mtvc[:, 1, LAYOUT.index("head")] = 0
+    return [Recording(str(n), frames, [Track(0, x_tvc)]) for n, x_tvc in enumerate(x_mtvc)]
+
+
+@pytest.mark.parametrize("layout", [None, "common_15"])
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_root_at_zero_throughout_is_there(layout, holes):
+    target = load_layout(layout) if layout else LAYOUT
+    with stored(relative(0, holes=holes)) as store:
+        packed = PackedClips(store, bodies=1, layout=target)
+    clips = packed.gather(torch.tensor([0, 1]), None)
+    body = torch.ones(2, 5, dtype=torch.bool)
+    body[1, 2] = False
+    assert torch.equal(clips.seen[:, 0, :, 0 if not holes else target.index(target.root), 0], body)
+    assert clips.seen.shape[3] == (len(target.joints) if holes else 1)
+    bone = streams(clips, target, ["bone"]).x
+    for child, parent in target.bones.items():
+        if parent == target.root:
+            place = target.index(child)
+            assert torch.equal(bone[:, :, :, place], clips.x[:, :, :, place])
+            assert bone[0, :, 0, place].all()
+
+
+def test_a_root_at_zero_is_missing_where_the_store_shows_it_elsewhere():
+    clips = relative(0)
+    root = LAYOUT.index(LAYOUT.root)
+    clips[0].tracks[0].x_tvc[3, root] = 1
+    with stored(clips) as store, stored(relative(1)) as other:
+        alone = PackedClips(store, bodies=1)
+        both = PackedClips([store, other], bodies=1)
+    wanted = [False, False, False, True, *[False] * 6]
+    assert alone.seen_rv[:, root].tolist() == wanted
+    assert both.seen_rv[:, root].tolist() == [*wanted, *[True] * 7, False, True, True]
+
+
+def test_another_joint_or_a_root_in_an_image_at_zero_throughout_is_missing(tmp_path):
+    clips, root = relative(0), LAYOUT.index(LAYOUT.root)
+    assert not PackedClips(image_store(tmp_path, clips), bodies=1).seen_rv[:, root].any()
+    clips = relative(0)
+    for clip in clips:
+        clip.tracks[0].x_tvc[:, LAYOUT.index("head")] = 0
+    with stored(clips) as store:
+        packed = PackedClips(store, bodies=1)
+    assert not packed.seen_rv[:, LAYOUT.index("head")].any()
+    assert packed.seen_rv[0, root]
+
+
+@pytest.mark.parametrize("mend", [None, RepairConfig(fill_gaps=2, smooth=5)])
+@pytest.mark.parametrize("layout", [None, "common_15"])
+@pytest.mark.parametrize("block", [1, 3, 7, 1 << 16])
+def test_blocks_are_only_a_matter_of_memory(block, layout, mend, monkeypatch):
+    monkeypatch.setattr("ssl_skeleton.data.packed._BLOCK", block)
+    target = load_layout(layout) if layout else LAYOUT
+    matrix = remap_matrix(LAYOUT, target)
+    clips = without_joints(relative(3, frames=9), 3)
+    with stored(clips) as store:
+        found = PackedClips([store, store], bodies=1, layout=target, mend=mend).frames_rvc.numpy()
+        single = PackedClips(store, bodies=1, layout=target, mend=mend).frames_rvc.numpy()
+        wanted = (
+            np.array(store.frames_rvc) if mend is None else repair(store.frames_rvc, store.tracks, mend)[0]
+        )
+    wanted = remap(wanted, matrix) if layout else wanted
+    np.testing.assert_array_equal(single, wanted)
+    np.testing.assert_array_equal(found, np.concatenate([wanted, wanted]))
+    assert single.flags.writeable
+
+
+@pytest.mark.parametrize("row", [0, 4, 9])
+def test_what_is_not_finite_is_refused_with_its_row(row, monkeypatch):
+    monkeypatch.setattr("ssl_skeleton.data.packed._BLOCK", 4)
+    with stored(relative(0)) as store:
+        wrong = np.array(store.frames_rvc)
+        wrong[row, 3, 1] = np.nan
+        with pytest.raises(UserError, match=rf"frames.npy: row {row} is not finite; prepare the store again"):
+            PackedClips(replace(store, frames_rvc=wrong), bodies=1)
+
+
+def test_loading_takes_little_more_memory_than_the_frames(tmp_path):
+    """One array for all stores, filled from their maps block by block."""
+    x_tvc = np.random.default_rng(0).normal(size=(100_000, 20, 3)).astype(np.float32)
+    write_store(tmp_path / "long", [Recording("a", len(x_tvc), [Track(0, x_tvc)])])
+    store = open_store(tmp_path / "long")
+    tracemalloc.start()
+    try:
+        packed = PackedClips([store, store], bodies=1)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * packed.frames_rvc.nbytes
+
+
 def test_stores_of_other_coordinates_do_not_mix(tmp_path):
     clips = [Recording("a", 1, [Track(0, np.ones((1, 20, 3), np.float32))])]
-    with new_store(tmp_path / "image", Facts("image", LAYOUT, 30.0, coordinates=IMAGE)) as writer:
-        writer.add(clips[0])
-        writer.finish("nowhere")
     with (
         stored(clips) as store,
         pytest.raises(UserError, match=r"has x, y, confidence, but the other store x, y, z"),
     ):
-        PackedClips([store, open_store(tmp_path / "image")], bodies=1)
+        PackedClips([store, image_store(tmp_path, clips)], bodies=1)

@@ -286,3 +286,40 @@ def test_text_is_ascii():
     for data, line in ((b"\xff", 1), (b"a\n\xc3\xa9", 2), (b"a\r\nb\n\nc\x80\n", 4)):
         with pytest.raises(DamagedClip, match=rf"^line {line}: byte 0x.. is no ASCII text"):
             text_of(data)
+
+
+def test_a_pipe_is_no_recording_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    source = Source(tmp_path)
+    with pytest.raises(DamagedClip, match="no regular file"):
+        source.read(source.matching("*")[0], MOST)
+
+
+def test_a_store_below_the_source_is_passed_over(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    for name in ("meta.json", "clips.csv", "frames.npy", "tracks.npy"):
+        (store / name).write_bytes(b"x")
+    (tmp_path / "a.npy").write_bytes(b"x")
+    assert [entry.path for entry in Source(tmp_path).matching("*.npy")] == ["a.npy"]
+
+
+@pytest.mark.parametrize("written", ["folder\\a.json", "./folder/a.json"])
+def test_names_as_other_archivers_write_them(tmp_path, written):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(written), b"[]")
+    source = Source(tmp_path / "a.zip")
+    (entry,) = source.matching("*.json")
+    assert entry.path == "folder/a.json"
+    assert source.read(entry, MOST) == b"[]"
+    assert pickle.loads(pickle.dumps(source)).read(entry, MOST) == b"[]"
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.json").write_text("[]")
+    (tmp_path / "source").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "source" / name).symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "source")
+    assert [entry.path for entry in Source(tmp_path / "source").matching("*.json")] == ["one/a.json"]

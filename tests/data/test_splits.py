@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ssl_skeleton.data.preparation.preparation import prepare_store
 from ssl_skeleton.data.readers import FORMATS, open_reader
-from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.about import About, AboutConfig
 from ssl_skeleton.data.splits import SplitRule, one_against_the_rest
 from ssl_skeleton.data.store import COLUMNS, EVERYTHING, FORMAT, Store, StoreMeta, open_store
 from ssl_skeleton.errors import UserError
@@ -178,3 +178,11 @@ def test_nw_ucla_as_published(recordings, tmp_path):
     assert (len(split.train), len(split.test)) == (1020, 464)
     split = store.split("cross_view_dev")
     assert (len(split.train), len(split.test)) == (516, 504)
+
+
+@pytest.mark.parametrize("name", ["../../out", "by/subject", "", "a b", ".hidden"])
+def test_a_name_that_could_leave_its_folder_is_refused(name):
+    rule = {"column": "subject", "train": [1], "test": [2]}
+    with pytest.raises(UserError, match=r"about: splits: the name .* should have letters") as caught:
+        AboutConfig.from_tree({"dataset": "mine", "fps": 30, "splits": {name: rule}}, "about")
+    one_line(caught.value)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,20 @@ def test_several_encoders_stand_one_after_another(packed):
     both = encoder_features(packed, SPLIT, sampling, sources)
     each = [encoder_features(packed, SPLIT, sampling, [one]) for one in sources]
     assert np.array_equal(both.test, np.hstack([one.test for one in each]))
+
+
+@every_rate
+@pytest.mark.parametrize("batch", [2, 256])
+def test_the_validation_part_has_rows_of_its_own(frames, batch, packed):
+    known, index = source(packed), np.array([5, 24, 13])
+    split = replace(SPLIT, validation=index)
+    features = encoder_features(packed, split, SamplingConfig(frames=frames), [known], batch)
+    expected = [alone(packed, known, clip, frames) for clip in index]
+    np.testing.assert_allclose(features.validation, expected, atol=1e-5)
+    assert features.validation_labels.tolist() == packed.labels[index].tolist()
+    without = encoder_features(packed, SPLIT, SamplingConfig(frames=frames), [known], batch)
+    assert without.validation is without.validation_labels is None
+    assert np.array_equal(features.train, without.train)
 
 
 @every_rate

@@ -10,6 +10,7 @@ SCORES = {"top1": 0.75, "per_class": [1.0, 0.5, None], "confusion": [[2, 0, 0], 
 RESULT = SCORES | {
     "evaluator": "linear",
     "store": "nw_ucla",
+    "store_path": "/data/nw_ucla",
     "split": "cross_view",
     "streams": ["joint"],
     "baselines": {"raw": SCORES | {"top1": 0.5}, "untrained": SCORES | {"top1": 0.25}},
@@ -44,6 +45,24 @@ def test_every_baseline_gets_the_same_scores():
 def test_the_file_and_its_name(tmp_path):
     path = write_result(tmp_path, RESULT)
     assert path == tmp_path / "eval" / "linear-nw_ucla-cross_view.json"
+    assert json.loads(path.read_text()) == RESULT
+
+
+def test_stores_of_one_name_do_not_overwrite_each_other(tmp_path):
+    results = [RESULT | {"store_path": f"/data/{place}/nw_ucla"} for place in "abc"]
+    paths = [write_result(tmp_path, result) for result in results]
+    assert paths[0].name == "linear-nw_ucla-cross_view.json"
+    assert len(set(paths)) == len(list((tmp_path / "eval").iterdir())) == 3
+    again = [write_result(tmp_path, result | {"top1": 0.5}) for result in results]
+    assert again == paths
+    assert [json.loads(path.read_text()) for path in paths] == [result | {"top1": 0.5} for result in results]
+
+
+@pytest.mark.parametrize("there", ["{", "[]", json.dumps({"top1": 0.5})])
+def test_a_result_that_names_no_store_is_replaced(there, tmp_path):
+    path = write_result(tmp_path, RESULT)
+    path.write_text(there)
+    assert write_result(tmp_path, RESULT) == path
     assert json.loads(path.read_text()) == RESULT
 
 

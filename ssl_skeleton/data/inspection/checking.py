@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json
 
 _ROWS_AT_ONCE = 1 << 12
+_LISTED = 20  # faults of one kind
 _NUMBER = re.compile(r"-?[0-9]{1,18}")  # 18 digits always fit 64 bits
 
 Columns = Mapping[str, NDArray[np.int64]]
@@ -218,13 +219,23 @@ def _track_faults(tracks: NDArray[Any], table: _Table, rows: int | None) -> Iter
         if end[-1] != rows:
             yield f"the tracks end at row {end[-1]}, but frames.npy has {rows} rows"
     for what, mask in wrong.items():
-        for track in np.flatnonzero(mask).tolist():
-            yield f"track {track} {tuple(tracks[track].tolist())}: {what}"
+        places = [f"track {track} {tuple(tracks[track].tolist())}" for track in np.flatnonzero(mask).tolist()]
+        yield from _first(places, what)
     bodies = table.columns["bodies"]
     counts = np.bincount(clip[known], minlength=len(bodies))
-    for number in np.flatnonzero(counts != bodies).tolist():
-        owner = table.where(number)
-        yield f"{counts[number]} tracks of the clip that has {bodies[number]} bodies in clips.csv ({owner})"
+    wrong_counts = [
+        f"{counts[clip]} tracks of the clip that has {bodies[clip]} bodies in clips.csv ({table.where(clip)})"
+        for clip in np.flatnonzero(counts != bodies).tolist()
+    ]
+    yield from _first(wrong_counts)
+
+
+def _first(places: Sequence[str], what: str = "") -> Iterator[str]:
+    """The first faults of one kind, and how many more there are: one cause can make thousands."""
+    end = f": {what}" if what else ""
+    yield from (f"{place}{end}" for place in places[:_LISTED])
+    if len(places) > _LISTED:
+        yield f"and {len(places) - _LISTED} more{end or ' of this kind'}"
 
 
 def _skipped_faults(path: Path) -> Iterator[str]:

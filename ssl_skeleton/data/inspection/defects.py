@@ -16,6 +16,10 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout, Spot
 
 JUMP = 0.5  # a bone jumps when its shorter length is below this share of its longer one
+_POSTURES = (
+    *("spine_frames_k", "below_frames_k", "lying_frames_k"),
+    *("girdle_frames_k", "crossed_frames_k", "feet_frames_k", "backward_frames_k"),
+)
 _ROWS_AT_ONCE = 1 << 12  # what a few such arrays take stays within a processor's cache
 
 Counts = NDArray[np.int64]
@@ -46,8 +50,11 @@ class Defects:
     digest_n: NDArray[np.bytes_]  # equal when the coordinates and times of all tracks are
     spine_frames_k: Counts  # frames with both ends of the spine
     below_frames_k: Counts  # of these, frames with the upper end below the lower one
+    lying_frames_k: Counts  # of these, frames with the spine nearer to the level than to the upright
     girdle_frames_k: Counts  # frames with hips and shoulders
     crossed_frames_k: Counts  # of these, frames in which the hips point against the shoulders
+    feet_frames_k: Counts  # frames with spine, hips, ankles and feet
+    backward_frames_k: Counts  # of these, frames in which the feet point to where the back is
     torso_k: Values  # median distance of the spine's ends; NaN when they are never there
 
 
@@ -162,24 +169,47 @@ def _jumps(chunk: _Chunk, bones_b: Sequence[tuple[int, int]], clip_r: Counts, cl
 def _posture(chunk: _Chunk, layout: Layout) -> dict[str, Any]:
     """Where the upper body is, how long it is, and whether hips and shoulders point the same way."""
     if layout.facing is None:
-        counts = ("spine_frames_k", "below_frames_k", "girdle_frames_k", "crossed_frames_k")
         none_k = np.zeros(chunk.tracks, dtype=np.int64)
-        return {**dict.fromkeys(counts, none_k), "torso_k": np.full(chunk.tracks, np.nan)}
+        return {**dict.fromkeys(_POSTURES, none_k), "torso_k": np.full(chunk.tracks, np.nan)}
     spine_rc, spine_r = _across(chunk, layout, layout.facing.lower_spine, layout.facing.upper_spine)
     hips_rc, hips_r = _across(chunk, layout, layout.facing.left_hip, layout.facing.right_hip)
     arms_rc, arms_r = _across(chunk, layout, layout.facing.left_shoulder, layout.facing.right_shoulder)
-    girdle_r = hips_r & arms_r
+    feet_rc, feet_r = _feet(chunk, layout)
+    girdle_r, feet_r = hips_r & arms_r, feet_r & hips_r & spine_r
+    spine_length_r = _length(spine_rc)
 
     def count(mask_r: Mask) -> Counts:
         return np.bincount(chunk.track_r[mask_r], minlength=chunk.tracks)
 
+    postures = (
+        spine_r,
+        spine_r & (spine_rc[:, 1] < 0),
+        spine_r & (np.abs(spine_rc[:, 1]) < np.sqrt(0.5) * spine_length_r),
+        girdle_r,
+        girdle_r & ((hips_rc * arms_rc).sum(axis=1) < 0),
+        feet_r,
+        feet_r & _points_back(feet_rc, hips_rc, spine_rc),
+    )
     return {
-        "spine_frames_k": count(spine_r),
-        "below_frames_k": count(spine_r & (spine_rc[:, 1] < 0)),
-        "girdle_frames_k": count(girdle_r),
-        "crossed_frames_k": count(girdle_r & ((hips_rc * arms_rc).sum(axis=1) < 0)),
-        "torso_k": _medians(_length(spine_rc)[spine_r], chunk.track_r[spine_r], chunk.tracks),
+        **{name: count(mask_r) for name, mask_r in zip(_POSTURES, postures, strict=True)},
+        "torso_k": _medians(spine_length_r[spine_r], chunk.track_r[spine_r], chunk.tracks),
     }
+
+
+def _feet(chunk: _Chunk, layout: Layout) -> tuple[Values, Mask]:
+    """The way from the ankles to the feet, (R, C), and where they are there; nowhere in a body without."""
+    names = ("left_ankle", "right_ankle", "left_foot", "right_foot")
+    if chunk.x_rvc.shape[2] < 3 or not set(names) <= set(layout.joints):
+        return np.zeros_like(chunk.x_rvc[:, 0]), np.zeros(len(chunk.x_rvc), np.bool_)
+    return _across(chunk, layout, names[:2], names[2:])
+
+
+def _points_back(feet_rc: Values, hips_rc: Values, spine_rc: Values) -> Mask:
+    """Where feet point against the way that a body with these hips (left to right) and spine looks."""
+    if feet_rc.shape[1] < 3:
+        return np.zeros(len(feet_rc), np.bool_)
+    back_rc = np.cross(hips_rc, spine_rc)
+    return np.asarray((feet_rc * back_rc).sum(axis=1) > 0)
 
 
 def _across(chunk: _Chunk, layout: Layout, start: Spot, end: Spot) -> tuple[Values, Mask]:

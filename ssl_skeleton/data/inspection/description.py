@@ -169,6 +169,12 @@ def _implausible(store: Store, defects: Defects) -> Tree:
     if tuple(store.meta.coordinates) == METRES:
         sized_k = np.isnan(defects.torso_k) | ((defects.torso_k >= TORSO[0]) & (defects.torso_k <= TORSO[1]))
         crossed_k = 2 * defects.crossed_frames_k > defects.girdle_frames_k
+        lying_k = 2 * defects.lying_frames_k > defects.spine_frames_k
+        backward_k = 2 * defects.backward_frames_k > defects.feet_frames_k
+        found["lying (is y up?)"] = _owners(store, lying_k)
+        found["feet point backwards (left and right swapped, or an axis turned?)"] = _owners(
+            store, backward_k
+        )
         found["hips and shoulders point to opposite sides"] = _owners(store, crossed_k)
         found[f"a torso shorter than {TORSO[0]} m or longer than {TORSO[1]} m"] = _owners(store, ~sized_k)
     return {what: [store.names[clip] for clip in clips] for what, clips in found.items()}

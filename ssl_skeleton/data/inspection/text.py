@@ -84,7 +84,12 @@ def _numbers(name: str, counts: Sequence[Tree]) -> Iterator[str]:
 def _splits(splits: Mapping[str, Tree]) -> Iterator[str]:
     words = {"train": "train", "validation": "validation", "test": "test", "in_none": "in no part"}
     for number, (name, split) in enumerate(splits.items()):
-        parts = [f"{split[part]:,} {word}" for part, word in words.items() if split[part] or part == "test"]
+        parts = [
+            f"{split[part]:,} {word}"
+            for part, word in words.items()
+            if split[part] or part in ("train", "test")
+        ]
+        parts = [f"! {part}" if part in ("0 train", "0 test") else part for part in parts]
         parts += [
             f"! {split[f'{part}_copied_from_training']:,} {part} clips are copies of training clips"
             for part in ("test", "validation")
@@ -159,9 +164,11 @@ def _implausible(found: Mapping[str, Sequence[str]], clips: int) -> Iterator[str
 
 def _worst(name: str, shares: Mapping[str, float], of_what: str) -> Iterator[str]:
     """The largest shares of a table."""
-    worst = sorted(((share, what) for what, share in shares.items() if share > 0), reverse=True)[:_LISTED]
+    worst = sorted(((share, what) for what, share in shares.items() if share > 0), reverse=True)
     parts = [f"{what} {_percent(share)}" for share, what in worst]
-    yield from _named(name, [*parts[:-1], f"{parts[-1]} {of_what}"] if parts else ["none"])
+    more = [f"and {len(parts) - _LISTED} more"] * (len(parts) > _LISTED)
+    *first, last = parts[:_LISTED] or ["none"]
+    yield from _named(name, [*first, f"{last} {of_what}" if parts else last, *more])
 
 
 def _percent(share: float) -> str:

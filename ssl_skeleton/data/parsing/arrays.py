@@ -15,6 +15,8 @@ Array = NDArray[np.floating]
 _MOST_RATIO = 200
 _SMALL = 1 << 24  # arrays of zeros shrink to nothing, so a few megabytes may have any ratio
 _MOST_UNPACKED = 1 << 32
+_MOST_AXES = 32
+_LONGEST_AXIS = 1 << 40
 
 
 def read_npy(data: bytes) -> Array:
@@ -36,13 +38,19 @@ def read_npy(data: bytes) -> Array:
         raise DamagedClip(f"not a .npy file ({_first_line(error)})") from None
     if dtype.kind not in "fiu":
         raise DamagedClip(f"holds {dtype}, not numbers; save an array of floats")
+    # Also of an array of nothing, whose other axes numpy would have to count.
+    if len(shape) > _MOST_AXES or not all(0 <= length < _LONGEST_AXIS for length in shape):
+        raise DamagedClip(f"shape {str(shape)[:100]} is not possible")
     start, size = stream.tell(), math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or len(data) - start != size:
+    if len(data) - start != size:
         raise DamagedClip(f"{len(data) - start} bytes of numbers; shape {shape} of {dtype} needs {size}")
     array = np.frombuffer(data, dtype, offset=start)
     if dtype.kind != "f":
         array = array.astype(np.float64)
-    return array.reshape(shape, order="F" if fortran else "C")
+    try:
+        return array.reshape(shape, order="F" if fortran else "C")
+    except ValueError:  # nothing, but along axes that are too long together
+        raise DamagedClip(f"shape {shape} is not possible") from None
 
 
 def npz_names(data: bytes) -> list[str]:
@@ -60,9 +68,9 @@ def read_npz(data: bytes) -> Iterator[tuple[str, Array | DamagedClip]]:
                 member = file.read(info.file_size + 1)  # a bound, for a header may lie about the size
             yield name, read_npy(member)
         except DamagedClip as error:
-            yield name, DamagedClip(f"array {name!r}: {error}")
+            yield name, DamagedClip(f"array {name[:80]!r}: {error}")
         except Exception as error:  # a damaged archive makes zipfile raise errors of any kind
-            yield name, DamagedClip(f"array {name!r}: cannot be unpacked ({_first_line(error)})")
+            yield name, DamagedClip(f"array {name[:80]!r}: cannot be unpacked ({_first_line(error)})")
 
 
 def _opened(data: bytes) -> zipfile.ZipFile:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_skeleton.data.parsing.kinematics import Array, turn_matrices
+from ssl_skeleton.data.parsing.rows import decimals, without_mark
 from ssl_skeleton.data.source import text_of
 from ssl_skeleton.errors import DamagedClip
 
@@ -21,10 +22,8 @@ ROOT = "root"
 # Lengths of CMU are inches times 0.45, as the line `length 0.45` says.
 _INCH = 0.0254
 _MOST_BONES = 200
-_LARGEST = 1e6
 TURNS = ("rx", "ry", "rz")
 SHIFTS = ("tx", "ty", "tz")
-_PLAIN = b"0123456789+-.eE"
 
 Line = tuple[int, list[str]]  # its number, its words
 
@@ -55,7 +54,7 @@ class Skeleton:
 
 def read_asf(data: bytes) -> Skeleton:
     """Read an ASF file; DamagedClip, naming the line, when it cannot be read right."""
-    sections = _sections(text_of(data))
+    sections = _sections(text_of(without_mark(data)))
     unit, angle = _units(sections["units"])
     bones = {
         bone.name: bone for bone in (_root(sections["root"], angle), *_bones(sections["bonedata"], angle))
@@ -66,18 +65,6 @@ def read_asf(data: bytes) -> Skeleton:
         raise DamagedClip(f"{len(bones)} bones are more than {_MOST_BONES}")
     ordered = _ordered(bones, _parents(sections["hierarchy"], bones))
     return Skeleton(ordered, unit, angle)
-
-
-def decimals(words: Sequence[bytes], line: int) -> list[float]:
-    """The numbers in texts, each within a million; no nan, no inf, no 1_0."""
-    try:
-        values = list(map(float, words))
-        if max(map(abs, values)) <= _LARGEST and not b"".join(words).translate(None, _PLAIN):
-            return values
-    except ValueError:
-        pass
-    shown = b" ".join(words)[:60].decode()
-    raise DamagedClip(f"line {line}: {shown!r} are not {len(words)} numbers within {_LARGEST:.0f}")
 
 
 def _sections(text: str) -> Mapping[str, list[Line]]:

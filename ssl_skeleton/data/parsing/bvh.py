@@ -1,15 +1,14 @@
 """The text of a BVH file: a tree of joints, then a line of numbers a frame."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from ssl_skeleton.data.parsing.asf import decimals
 from ssl_skeleton.data.parsing.kinematics import Array
-from ssl_skeleton.data.parsing.rows import number_rows
-from ssl_skeleton.data.source import text_of
+from ssl_skeleton.data.parsing.rows import decimals, number_rows, text_lines
 from ssl_skeleton.errors import DamagedClip
 
 _CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in "xyz")
@@ -18,6 +17,8 @@ _MOST_JOINTS = 1000
 _MOST_DEPTH = 200
 _LONGEST_NAME = 100
 _END_SITE = -1
+_FRAMES = re.compile(rb"\s*Frames\s*:\s*(\S+)\s*", re.IGNORECASE)
+_FRAME_TIME = re.compile(rb"\s*Frame\s+Time\s*:\s*(\S+)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,18 @@ class Joint:
     parent: int
     offset_c: Array
     channels: tuple[str, ...]
+
+
+class Header(NamedTuple):
+    """The joints, parents first, the seconds from frame to frame, and how many frames the file says it has.
+
+    `start` is the place of the first line of numbers among the lines, counted from 0.
+    """
+
+    joints: tuple[Joint, ...]
+    frame_time: float
+    frames: int
+    start: int
 
 
 @dataclass(frozen=True)
@@ -41,50 +54,61 @@ class Motion:
 
 def read_bvh(data: bytes) -> Motion:
     """Read a file; DamagedClip, naming the line, when it cannot be read right."""
-    joints, frame_time, frames = read_header(data)
-    lines = data.splitlines()
-    start = _motion_line(lines) + 3
+    lines = _lines(data)
+    joints, frame_time, frames, start = _header(lines)
     width = sum(len(joint.channels) for joint in joints)
     values_tk = number_rows(lines[start:], width, start + 1)
     if len(values_tk) != frames:
-        raise DamagedClip(f"line {start - 1}: says {frames} frames, but {len(values_tk)} follow")
+        raise DamagedClip(f"says 'Frames: {frames}', but {len(values_tk)} follow from line {start + 1} on")
     return Motion(joints, frame_time, values_tk)
 
 
-def read_header(data: bytes) -> tuple[tuple[Joint, ...], float, int]:
-    """The joints of a file, the seconds from frame to frame, and the number of frames that it says it has."""
+def read_header(data: bytes) -> Header:
+    """Read what stands before the numbers; DamagedClip, naming the line, when it cannot be read right."""
+    return _header(_lines(data))
+
+
+def _lines(data: bytes) -> list[bytes]:
     if data.count(b"\n") + data.count(b"\r") > _MOST_LINES:
         raise DamagedClip(f"more than {_MOST_LINES} lines")
-    lines = data.splitlines()
-    start = _motion_line(lines)
-    joints = _Tree(text_of(b"\n".join(lines[:start]))).joints
-    count, time = (
-        _value(lines, start + 1 + number, key) for number, key in enumerate((b"Frames:", b"Frame Time:"))
-    )
+    return text_lines(data)
+
+
+def _header(lines: Sequence[bytes]) -> Header:
+    motion = next((at for at, line in enumerate(lines) if line.strip().upper() == b"MOTION"), None)
+    if motion is None:
+        raise DamagedClip(f"line {len(lines) + 1}: the file ends where MOTION should stand")
+    joints = _Tree(_hierarchy(lines[:motion])).joints
+    count, line = _value(lines, motion + 1, _FRAMES, "Frames:")
     if not count.isdigit() or not 0 < int(count[:18]) <= _MOST_LINES:
-        raise DamagedClip(f"line {start + 2}: {count[:40].decode()!r} is no number of frames")
-    (frame_time,) = decimals([time], start + 3)
+        shown = count[:40].decode("ascii", "backslashreplace")
+        raise DamagedClip(f"line {line}: {shown!r} is no number of frames")
+    time, start = _value(lines, line, _FRAME_TIME, "Frame Time:")
+    (frame_time,) = decimals([time], start)
     if not 1e-4 <= frame_time <= 10:
-        raise DamagedClip(f"line {start + 3}: Frame Time {frame_time:g} is not 0.0001 to 10 seconds")
+        raise DamagedClip(f"line {start}: Frame Time {frame_time:g} is not 0.0001 to 10 seconds")
     if not any(joint.channels for joint in joints):
         raise DamagedClip("no joint has a channel")
-    return joints, frame_time, int(count)
+    return Header(joints, frame_time, int(count), start)
 
 
-def _motion_line(lines: Sequence[bytes]) -> int:
-    for number, line in enumerate(lines):
-        if line.strip().upper() == b"MOTION":
-            return number
-    raise DamagedClip(f"line {len(lines) + 1}: the file ends where MOTION should stand")
+def _hierarchy(lines: Sequence[bytes]) -> str:
+    """The text of lines; joints may have names in any letters."""
+    data = b"\n".join(lines)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DamagedClip(f"line {line}: byte {data[error.start]:#04x} is no UTF-8 text") from None
 
 
-def _value(lines: Sequence[bytes], number: int, key: bytes) -> bytes:
-    """What follows a key on a line."""
-    words = lines[number].split() if number < len(lines) else []
-    parts = key.split()
-    if [word.lower() for word in words[:-1]] != [part.lower() for part in parts]:
-        raise DamagedClip(f"line {number + 1}: should read {key.decode()} and a number")
-    return words[-1]
+def _value(lines: Sequence[bytes], start: int, pattern: re.Pattern[bytes], key: str) -> tuple[bytes, int]:
+    """What stands after a key on the first line from `start` on that is not blank; its number."""
+    at = next((at for at in range(start, len(lines)) if lines[at].strip()), len(lines))
+    match = pattern.fullmatch(lines[at]) if at < len(lines) else None
+    if match is None:
+        raise DamagedClip(f"line {at + 1}: should read {key} and a number")
+    return match[1], at + 1
 
 
 class _Tree:

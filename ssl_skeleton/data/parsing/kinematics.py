@@ -9,7 +9,7 @@ from ssl_skeleton.errors import DamagedClip
 
 Array = NDArray[np.float64]
 
-_MOST_PLACES = 1 << 25  # a million frames of 33 joints: two hours at 120 frames a second
+_LEAST_BYTES = 6  # three numbers of one digit: no real file has fewer for a joint in a frame
 _PLACES_AT_ONCE = 1 << 16
 
 
@@ -58,12 +58,13 @@ def place_joints(parents: Sequence[int], turns_vtij: Sequence[Array], shifts_vtc
     return np.stack(placed, axis=1)
 
 
-def frame_blocks(frames: int, joints: int) -> list[slice]:
+def frame_blocks(frames: int, joints: int, size: int) -> list[slice]:
     """The frames of a clip, some at a time, so that matrices for all of them need not be held at once.
 
-    Raises DamagedClip when there are more than any recording has.
+    Raises DamagedClip when a file of `size` bytes cannot hold so many: joints that do not move cost a file
+    nothing, but time and memory here. One block is always allowed.
     """
-    if frames * joints > _MOST_PLACES:
-        raise DamagedClip(f"{frames} frames of {joints} joints are too many; cut the recording in parts")
+    if frames * joints > _PLACES_AT_ONCE + size // _LEAST_BYTES:
+        raise DamagedClip(f"{frames} frames of {joints} joints are too many for a file of {size} bytes")
     step = max(_PLACES_AT_ONCE // joints, 1)
     return [slice(start, min(start + step, frames)) for start in range(0, frames, step)]

@@ -1,5 +1,6 @@
-"""What readers of text share: rows of numbers, frames by their numbers, and bodies cut to what is seen."""
+"""What readers of text share: lines, numbers, frames by their numbers, and bodies cut to what is seen."""
 
+import codecs
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -9,10 +10,38 @@ from numpy.typing import NDArray
 from ssl_skeleton.data.recording import Track, check_coordinates
 from ssl_skeleton.errors import DamagedClip
 
-# Neither nan, inf, 0x10 nor 1_0 can be written with these; a comma parts two numbers as a space does.
-_LETTERS = b"0123456789+-.eE, \t\r\n"
+_PLAIN = b"0123456789+-.eE"  # neither nan, inf, 0x10 nor 1_0 can be written with these
+_LETTERS = _PLAIN + b", \t\r\n"  # a comma parts two numbers as a space does
 _LARGEST = 1e6
 _LONGEST = 64  # characters a number takes at most, on the average of its line
+
+
+def without_mark(data: bytes) -> bytes:
+    """Text without the byte-order mark that some programs of Windows write before it."""
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def text_lines(data: bytes) -> list[bytes]:
+    """The lines of a text, without the byte-order mark that may stand before the first one."""
+    return without_mark(data).splitlines()
+
+
+def decimals(words: Sequence[bytes], line: int) -> list[float]:
+    """The numbers in texts, each within a million: no nan, no inf, no 1_0.
+
+    Raises DamagedClip, naming the line and the first text that is none.
+    """
+    try:
+        values = list(map(float, words))
+        if max(map(abs, values)) <= _LARGEST and not b"".join(words).translate(None, _PLAIN):
+            return values
+    except ValueError:
+        pass
+    if len(words) > 1:
+        for word in words:
+            decimals([word], line)
+    shown = b" ".join(words)[:40].decode("ascii", "backslashreplace")
+    raise DamagedClip(f"line {line}: {shown!r} is no number within {_LARGEST:.0f}")
 
 
 def number_rows(lines: Sequence[bytes], columns: int, first_line: int = 1) -> NDArray[np.float64]:
@@ -47,18 +76,9 @@ def _refuse(lines: Sequence[bytes], columns: int, first_line: int) -> NoReturn:
         values = line.replace(b",", b" ").split()
         if values and len(values) != columns:
             raise DamagedClip(f"line {number}: {len(values)} values, not {columns}")
-        for value in values:
-            if not _is_number(value):
-                text = value[:40].decode("ascii", "backslashreplace")
-                raise DamagedClip(f"line {number}: {text!r} is no number within {_LARGEST:.0f}")
+        if values:
+            decimals(values, number)
     raise DamagedClip(f"lines {first_line} to {first_line + len(lines) - 1} are no rows of numbers")
-
-
-def _is_number(value: bytes) -> bool:
-    try:
-        return not value.translate(None, _LETTERS) and abs(float(value)) <= _LARGEST
-    except ValueError:
-        return False
 
 
 def frame_order(numbers: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ _LINES_AT_ONCE = 1 << 10  # what stays in the cache is read three times as fast
 _PLAIN = re.compile(r"[-+.0-9eE\n]*")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[-+]?\d{1,15}(\.0*)?", re.ASCII)
+_WIDE = re.compile(r".+[_. ]x")  # head_x: a column for each joint
 
 Cells = Mapping[str, Sequence[str]]
 
@@ -76,7 +77,7 @@ def read_table(data: bytes, joints: Mapping[str, int], *, image: bool) -> Table:
         "frame": _whole_number,
         "joint": lambda text: joints.get(text.strip().lower()),
     }
-    hints = {"joint": lambda text: nearest(text.lower(), [name for name in joints if not name.isdecimal()])}
+    hints = {"joint": lambda text: _joint_hint(text, joints)}
     blocks = []
     for cells, line_r in _blocks(data, image):
         blank = ("",) * len(line_r)
@@ -93,6 +94,17 @@ def read_table(data: bytes, joints: Mapping[str, int], *, image: bool) -> Table:
     return Table(tuple(clips), clip_r, body_r, frame_r, joint_r, x_rc, line_r)
 
 
+def _joint_hint(text: str, joints: Mapping[str, int]) -> str:
+    if text.isdecimal():
+        return f"their numbers are 0 to {max(joints.values())}"
+    return nearest(text.lower(), [name for name in joints if not name.isdecimal()])
+
+
+def delimiter_of(text: str) -> str:
+    """What parts the cells of a table: the comma, semicolon or tab that its first line has most of."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def clip_names(data: bytes) -> list[str]:
     """The names in the column `clip`; none without such a column. DamagedClip as `read_table`."""
     clips = _Numbering()
@@ -105,8 +117,9 @@ def clip_names(data: bytes) -> list[str]:
 def _blocks(data: bytes, image: bool | None) -> Iterator[tuple[Cells, NDArray[np.int64]]]:
     """The columns of some lines, and the numbers of these lines, again and again until the table ends."""
     text = _text(data)
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    if not text.strip():
+        raise DamagedClip("is empty")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     try:
         columns = _columns(next(reader, []), image)
         line = reader.line_num + 1
@@ -137,7 +150,11 @@ def _columns(header: Sequence[str], image: bool | None) -> list[str]:
     for name in needed:
         if name not in columns:
             hint = f"it has {', '.join(header)[:200]!r}"
-            if name == "z":
+            if any(map(_WIDE.fullmatch, columns)):
+                hint = (
+                    "write a line for each joint, frame,joint,x,y,z, not columns for each (docs/own_data.md)"
+                )
+            elif name == "z":
                 hint = "for x and y of an image, write 'coordinates: image' in the about file"
             raise DamagedClip(f"line 1: has no column '{name}'; {hint}")
     for name in {*needed, *_OPTIONAL}:
@@ -156,7 +173,8 @@ def _full_rows(
     full = [(row, line) for row, line in zip(rows, lines, strict=True) if any(row)]
     for row, line in full:
         if len(row) != width:
-            raise DamagedClip(f"line {line} has {len(row)} cells, the first line has {width}")
+            hint = "; decimals need a point, not a comma" if len(row) > width else ""
+            raise DamagedClip(f"line {line} has {len(row)} cells, the first line has {width}{hint}")
     return [row for row, _ in full], [line for _, line in full]
 
 
@@ -197,5 +215,6 @@ def _coordinates(name: str, texts: Sequence[str], line_r: NDArray[np.int64]) -> 
         elif _NUMBER.fullmatch(value):
             values[row] = float(value)
         else:
-            raise DamagedClip(f"line {line_r[row]}: {name} {text[:50]!r} is no number")
+            hint = "; write a point, not a comma" if _NUMBER.fullmatch(value.replace(",", ".")) else ""
+            raise DamagedClip(f"line {line_r[row]}: {name} {text[:50]!r} is no number{hint}")
     return values

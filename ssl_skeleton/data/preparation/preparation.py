@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ssl_skeleton.data.preparation.journal import Journal
 from ssl_skeleton.data.preparation.reading import Reading, read_entries
@@ -13,7 +13,7 @@ from ssl_skeleton.data.readers.base import Outcome, Reader
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.source import Entry
 from ssl_skeleton.data.store import FORMAT, StoreMeta, is_store
-from ssl_skeleton.data.writing import StoreWriter, Written, frames_fit
+from ssl_skeleton.data.writing import MOST_BODIES, StoreWriter, Written, frames_fit, row_bytes
 from ssl_skeleton.errors import DamagedClip, UserError
 from ssl_skeleton.files import new_folder
 
@@ -21,6 +21,9 @@ Progress = Callable[[Iterable[Reading], int, int], Iterable[Reading]]
 
 _CHUNK = 32  # entries that a process reads at a time, and between two lines of the journal
 _JOURNAL = "journal.jsonl"
+# A store is about as large as its source. What grows far beyond that is a slip, or meant to fill a disk.
+_MOST_BYTES, _MOST_GROWTH = 1 << 28, 64
+_LISTS = ("damaged", "bodiless", "missing", "crowded")
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Preparation:
     damaged: list[str] = field(default_factory=list)  # "file: what is wrong"
     bodiless: list[str] = field(default_factory=list)  # names of clips in which nobody is seen
     missing: list[str] = field(default_factory=list)  # names on the list given with --missing
+    crowded: list[str] = field(default_factory=list)  # "clip (bodies)", of which only two were stored
 
     @property
     def skipped(self) -> dict[str, list[str]]:
@@ -43,6 +47,7 @@ class Preparation:
             "damaged": self.damaged,
             "without a body": self.bodiless,
             "listed as missing": self.missing,
+            "in part, with more than two bodies": self.crowded,
         }
 
     def check_damage(self, share_read: float = 1.0) -> None:
@@ -81,6 +86,7 @@ def prepare_store(
     key = _key(reader, facts, wanted, missing)
     with new_folder(out, overwrite=overwrite, is_mine=is_store, resumable=True) as folder:
         work = _Work(folder, facts, key, result, missing=missing, wanted=len(wanted))
+        work.most_rows = (_MOST_BYTES + _MOST_GROWTH * reader.source.size()) // row_bytes(facts)
         try:
             left = wanted[work.done :]
             readings = read_entries(reader, left, facts.fps, _CHUNK, processes)
@@ -104,6 +110,8 @@ def _facts_at(facts: Facts, fps: float | None) -> Facts:
 
 class _Work:
     """The store being written, its journal, and what was skipped: together they can be taken up again."""
+
+    most_rows = 0
 
     def __init__(
         self,
@@ -130,7 +138,7 @@ class _Work:
         """Store what was read from an entry, or list why not."""
         for outcome in outcomes:
             if isinstance(outcome, DamagedClip):
-                self.result.damaged.append(f"{entry.name}: {outcome}")
+                self.result.damaged.append(f"{entry.path}: {outcome}")
             else:
                 self._take_clip(entry, outcome)
         self.done += 1
@@ -142,7 +150,7 @@ class _Work:
         """Complete the store."""
         self.result.check_damage()  # of what an earlier call had read, this one may allow less
         if not self.writer.written.lines:
-            counts = ", ".join(f"{len(names)} {why}" for why, names in self.result.skipped.items())
+            counts = ", ".join(f"{len(names)} {why}" for why, names in self.result.skipped.items() if names)
             raise UserError(f"{source}: none of its {self.result.files} files could be used ({counts})")
         meta = self.writer.finish(source, self.result.skipped)
         self.journal.remove()
@@ -152,12 +160,19 @@ class _Work:
         if clip.name in self.missing:
             self.result.missing.append(clip.name)
         elif clip.name in self.seen:
-            self.result.damaged.append(f"{entry.name}: clip '{clip.name}' was read before")
+            self.result.damaged.append(f"{entry.path}: clip '{clip.name}' was read before")
         elif not clip.tracks:
             self.result.bodiless.append(clip.name)
         else:
             self.seen.add(clip.name)
             self.writer.add(clip)
+            if self.writer.written.rows > self.most_rows:
+                raise UserError(
+                    f"clip '{clip.name}': so far the store is over {_MOST_GROWTH} times as large as all its "
+                    "sources; look for wrong frame numbers"
+                )
+            if len(clip.tracks) > MOST_BODIES:
+                self.result.crowded.append(f"{clip.name} ({len(clip.tracks)} bodies)")
             self.result.clips += 1
             self.result.frames += clip.frames
 
@@ -165,23 +180,21 @@ class _Work:
         """Remember how much the journal knows."""
         self.kept = self.done
         written, result = self.writer.written, self.result
-        self._known = (len(written.lines), len(written.tracks), len(result.damaged), len(result.bodiless))
-        self._known_missing = len(result.missing)
+        self._known = (len(written.lines), len(written.tracks))
+        self._listed = {name: len(getattr(result, name)) for name in _LISTS}
 
     def _commit(self) -> None:
         """Tell the journal what is new."""
         self.writer.flush()
         written, result = self.writer.written, self.result
-        lines, tracks, damaged, bodiless = self._known
+        lines, tracks = self._known
         self.journal.append(
             {
                 "done": self.done,
                 "rows": written.rows,
                 "lines": written.lines[lines:],
                 "tracks": written.tracks[tracks:],
-                "damaged": result.damaged[damaged:],
-                "bodiless": result.bodiless[bodiless:],
-                "missing": result.missing[self._known_missing :],
+                **{name: getattr(result, name)[count:] for name, count in self._listed.items()},
             }
         )
         self._mark()
@@ -193,9 +206,8 @@ class _Work:
             written.lines += [tuple(line) for line in entry["lines"]]
             written.tracks += [tuple(track) for track in entry["tracks"]]
             written.rows = entry["rows"]
-            result.damaged += entry["damaged"]
-            result.bodiless += entry["bodiless"]
-            result.missing += entry["missing"]
+            for name in _LISTS:
+                getattr(result, name).extend(entry[name])
             result.resumed = entry["done"]
         result.clips = len(written.lines)
         result.frames = sum(int(line[-2]) for line in written.lines)
@@ -224,12 +236,15 @@ def _key(reader: Reader, facts: Facts, entries: Sequence[Entry], missing: frozen
 
 
 def read_missing(path: Path) -> frozenset[str]:
-    """The names on a list: every line that is one word, without its ending."""
+    """The names on a list, one a line, with their endings or without; a line of several words is a remark."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a list of names ({error})") from None
-    found = frozenset(PurePath(line.strip()).stem for line in lines if re.fullmatch(r"[\w.-]+", line.strip()))
+    words = [line.strip() for line in lines if len(line.split()) == 1]
+    found = frozenset(words) | frozenset(
+        re.sub(r"\.(skeleton|txt|json|mat|csv|npy|npz|amc|bvh)$", "", word) for word in words
+    )
     if not found:
         raise UserError(f"{path}: holds no name; a list has one a line, such as S001C002P005R002A008")
     return found

@@ -23,7 +23,8 @@ Reading = tuple[Entry, list[Outcome]]
 
 def useful_processes(files: int) -> int:
     """How many processes to read so many files with: starting one costs as much as a hundred files."""
-    return max(1, min(os.cpu_count() or 1, files // 400))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, files // 400))
 
 
 def read_entries(

@@ -26,13 +26,14 @@ from ssl_skeleton.data.source import Source
 from ssl_skeleton.data.synthetic import ACTIONS
 from ssl_skeleton.errors import UserError, nearest
 
+# As people see them listed: data sets of depth cameras, motion capture, pose estimators, one's own.
 FORMATS: dict[str, Format] = {
     kind.name: kind
     for kind in (
         Format("ntu60", "NTU RGB+D 60", partial(Ntu, "ntu60", NTU_ACTIONS[:60], NTU60_SPLITS)),
         Format("ntu120", "NTU RGB+D 120", partial(Ntu, "ntu120", NTU_ACTIONS, NTU120_SPLITS)),
-        Format("synthetic", "what synthesise writes", partial(Ntu, "synthetic", ACTIONS, NTU60_SPLITS)),
         Format("nw_ucla", "NW-UCLA Multiview Action 3D", NwUcla),
+        Format("utd_mhad", "UTD-MHAD", UtdMhad),
         Format("pku_mmd1", "PKU-MMD, phase I", partial(PkuMmd, "pku_mmd1", PKU_ACTIONS)),
         Format("pku_mmd2", "PKU-MMD, phase II", partial(PkuMmd, "pku_mmd2", PKU2_ACTIONS)),
         Format("msr_action3d", "MSR-Action3D", partial(MsrAction3d, "msr_action3d", ALL_ACTIONS)),
@@ -54,14 +55,14 @@ FORMATS: dict[str, Format] = {
         Format("sbu", "SBU Kinect Interaction", Sbu),
         Format("utkinect", "UTKinect-Action3D", UtKinect),
         Format("florence3d", "Florence 3D Actions", Florence),
-        Format("own", "your own arrays (.npy, .npz) or CSV tables", Own, about="needed"),
-        Format("openpose", "OpenPose's folders of JSON files", OpenPose, about="needed"),
-        Format("coco_17", "JSON with COCO keypoints (AlphaPose, MMPose, YOLO)", Coco17, about="needed"),
-        Format("mediapipe", "MediaPipe's landmarks in JSON or CSV", MediaPipe, about="needed"),
-        Format("utd_mhad", "UTD-MHAD", UtdMhad),
         Format("cmu", "CMU motion capture, and other ASF/AMC files of its kind", Cmu, about="optional"),
         Format("hdm05", "HDM05, cut into actions (ASF/AMC)", Hdm05),
         Format("bvh", "motion capture in BVH files", Bvh, about="optional"),
+        Format("openpose", "OpenPose's folders of JSON files", OpenPose, about="needed"),
+        Format("coco_17", "JSON with COCO keypoints (AlphaPose, MMPose, YOLO)", Coco17, about="needed"),
+        Format("mediapipe", "MediaPipe's landmarks in JSON or CSV", MediaPipe, about="needed"),
+        Format("own", "your own arrays (.npy, .npz) or CSV tables", Own, about="needed"),
+        Format("synthetic", "what synthesise writes", partial(Ntu, "synthetic", ACTIONS, NTU60_SPLITS)),
     )
 }
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,18 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from ssl_skeleton.config import Config, read_yaml
-from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.parsing.table import delimiter_of
+from ssl_skeleton.data.splits import SplitName, SplitRule
 from ssl_skeleton.data.store import EVERYTHING
 from ssl_skeleton.errors import UserError, nearest
-from ssl_skeleton.skeleton.layout import Layout, layout_names, load_layout, read_layout
+from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 
 _NUMBERS = ("subject", "camera", "setup", "repetition")
 _KEYS = ("label", *_NUMBERS)
 _MOST_BYTES = 1 << 27
+# Bounds on the time that a name may take to be read by a pattern.
+MOST_LETTERS = 300
+_MOST_ANYTHING = 3
 Axes = tuple[str, str, str]
 Kind = Literal["world", "image"]
 RECORDED_AXES: Axes = ("x", "y", "z")
@@ -62,8 +67,9 @@ class AboutConfig(Config):
     classes  class names in label order; without it, the labels that are found, sorted
     labels   a CSV file, seen from this file: a column `clip`, and any of label (a class name), subject,
              camera, setup, repetition (whole numbers)
-    names    how a clip's name tells these: "{label}_s{subject}_c{camera}"; {} stands for any text
-    splits   by name: a column, and its values that train, test, and if wanted validate
+    names    how a clip's name tells these: "{label}_s{subject}_c{camera}"; {} stands for any text,
+             and not beside another {} or {label}; of these two there are at most three
+    splits   by name: a column, and its values that `train`, `test`, and if wanted `validation`
     note     anything worth knowing, kept in the store
     """
 
@@ -76,7 +82,7 @@ class AboutConfig(Config):
     classes: tuple[str, ...] = ()
     labels: str | None = None
     names: str | None = None
-    splits: dict[str, SplitRule] = Field(default_factory=dict)
+    splits: dict[SplitName, SplitRule] = Field(default_factory=dict)
     note: str = ""
 
     @model_validator(mode="after")
@@ -114,20 +120,22 @@ class About:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the file; UserError when anything in it is wrong."""
-        return cls(path, AboutConfig.from_tree(read_yaml(path), str(path)))
+        tree = read_yaml(path)
+        if tree is None:
+            raise UserError(f"{path}: is empty; it should say dataset, fps and layout (docs/own_data.md)")
+        return cls(path, AboutConfig.from_tree(tree, str(path)))
 
     def layout(self, default: str | None = None) -> Layout:
         """The layout that is named, or else the `default`."""
         named = self.config.layout or default
         if named is None:
             raise UserError(f"{self.path}: layout: this key is missing; {nearest('', layout_names())}")
-        if named in layout_names():
-            return load_layout(named)
-        file = self.path.parent / named
-        if not _is_file(file):
-            hint = nearest(named, layout_names())
-            raise UserError(f"{self.path}: layout: no layout and no file '{named}'; {hint}")
-        return read_layout(file)
+        try:
+            return find_layout(named, self.path.parent)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
+        except OSError:  # a name that is too long
+            raise UserError(f"{self.path}: layout: no file '{shortened(named)}'") from None
 
     def is_image(self, usual: Kind) -> bool:
         """Whether the coordinates are those of an image; `usual` holds when the file does not say.
@@ -135,13 +143,20 @@ class About:
         Raises UserError when `unit` or `axes`, which only a world has, are given for an image.
         """
         image = (self.config.coordinates or usual) == "image"
-        for key in ("unit", "axes"):
-            if image and key in self.config.model_fields_set:
-                raise UserError(
-                    f"{self.path}: {key}: image coordinates have none; "
-                    "leave it out, or say 'coordinates: world' when they are x, y and z in space"
-                )
+        if image:
+            self._check_no_unit("leave it out, or say 'coordinates: world' when they are x, y and z in space")
         return image
+
+    def check_is_image(self, whose: str) -> None:
+        """Raise UserError when the file speaks of a world, though the format knows images alone."""
+        if self.config.coordinates == "world":
+            raise UserError(f"{self.path}: coordinates: {whose} are those of an image; leave this key out")
+        self._check_no_unit("leave it out")
+
+    def _check_no_unit(self, mend: str) -> None:
+        for key in ("unit", "axes"):
+            if key in self.config.model_fields_set:
+                raise UserError(f"{self.path}: {key}: image coordinates have none; {mend}")
 
     @property
     def labels_file(self) -> Path | None:
@@ -167,8 +182,8 @@ class About:
             if clips and not any(clip in found for clip in clips):
                 clip = next(iter(found), "")
                 raise UserError(
-                    f"{self.labels_file}: names no clip that is there; its first is '{clip}', "
-                    f"{nearest(clip, clips[:100])}"
+                    f"{self.labels_file}: names no clip that is there; its first is '{shortened(clip)}', "
+                    f"{nearest(clip[:MOST_LETTERS], [there[:MOST_LETTERS] for there in clips[:100]])}"
                 )
             return self._resolve(found, self.labels_file.name)
         if config.names is not None:
@@ -191,9 +206,14 @@ class About:
         expression = _name_pattern(pattern)
         found = {}
         for clip in clips:
+            if len(clip) > MOST_LETTERS:
+                continue  # reading it will say so
             match = expression.fullmatch(clip)
             if match is None:
-                raise UserError(f"{self.path}: names: clip '{clip}' does not read '{pattern}'")
+                raise UserError(
+                    f"{self.path}: names: clip '{shortened(clip)}' does not read '{pattern}' "
+                    "(is this the right format and folder?)"
+                )
             found[clip] = match.groupdict()
         return found
 
@@ -202,7 +222,8 @@ class About:
             if path.stat().st_size > _MOST_BYTES:
                 raise UserError(f"{path}: more than the {_MOST_BYTES} bytes that a list of labels may have")
             with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.reader(file, strict=True))
+                text = file.read()
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file, though {self.path.name} names it as labels") from None
         except (OSError, ValueError, csv.Error) as error:  # not UTF-8, a name with a zero byte
@@ -217,7 +238,7 @@ class About:
             cells = {key: cell.strip() for key, cell in zip(header, row, strict=True)}
             clip = cells.pop("clip")
             if clip in found:
-                raise UserError(f"{path}: line {number}: clip '{clip}' stands twice")
+                raise UserError(f"{path}: line {number}: clip '{shortened(clip)}' stands twice")
             found[clip] = cells
         return found
 
@@ -230,14 +251,23 @@ class About:
         for clip, cells in found.items():
             columns[clip] = {}
             for key, text in cells.items():
+                said = f"{self.path}: {where}: clip '{shortened(clip)}'"
                 if text and key == "label" and text not in place:
-                    hint = nearest(text, classes)
-                    raise UserError(f"{self.path}: {where}: clip '{clip}' has the label '{text}'; {hint}")
+                    hint = nearest(text[:MOST_LETTERS], classes)
+                    raise UserError(f"{said} has the label '{shortened(text)}'; {hint}")
                 if text and key != "label" and not (text.isdecimal() and len(text) < 10):
-                    raise UserError(f"{self.path}: {where}: clip '{clip}': {key} '{text}' is no whole number")
+                    raise UserError(
+                        f"{said}: {key} '{shortened(text)}' is no whole number, "
+                        f"as {', '.join(_NUMBERS)} must be (1, not P01)"
+                    )
                 if text:
                     columns[clip][key] = place[text] if key == "label" else int(text)
         return Labels(classes, columns)
+
+
+def shortened(text: str) -> str:
+    """A text as a message quotes it."""
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _is_file(path: Path) -> bool:
@@ -249,7 +279,7 @@ def _is_file(path: Path) -> bool:
 
 def _labels_header(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
     """The columns of a labels file; UserError when one is unknown, stands twice, or `clip` is missing."""
-    header = [cell.strip() for cell in rows[0]] if rows else []
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if "clip" not in header:
         raise UserError(f"{path}: the first line names no column 'clip'; it reads clip,label,subject,...")
     for name in header:
@@ -262,18 +292,21 @@ def _labels_header(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _name_pattern(text: str) -> re.Pattern[str]:
     """The regular expression of a pattern such as "{label}_s{subject}"."""
-    expression = ""
-    for number, part in enumerate(re.split(r"\{(\w*)\}", text)):
-        if number % 2 == 0:
-            expression += re.escape(part)
-        elif part == "":
-            expression += ".*?"
-        elif part in _NUMBERS:
-            expression += rf"(?P<{part}>\d+)"
-        elif part == "label":
-            expression += "(?P<label>.+?)"
-        else:
+    texts, parts = re.split(r"\{\w*\}", text), re.findall(r"\{(\w*)\}", text)
+    anything = [part in ("", "label") for part in parts]
+    if any(
+        not between and before and after
+        for between, before, after in zip(texts[1:], anything, anything[1:], strict=False)
+    ):
+        raise ValueError("names: two parts that stand for any text need something between them")
+    if sum(anything) > _MOST_ANYTHING:
+        raise ValueError(f"names: more than {_MOST_ANYTHING} parts stand for any text")
+    expression = re.escape(texts[0])
+    for part, following in zip(parts, texts[1:], strict=True):
+        if part not in ("", *_KEYS):
             raise ValueError(f"names: unknown part '{part}'; {nearest(part, _KEYS)}")
+        group = {"": ".*?", "label": "(?P<label>.+?)"}.get(part, rf"(?P<{part}>\d+)")
+        expression += group + re.escape(following)
     try:
         return re.compile(expression, re.ASCII)
     except re.error:

@@ -3,7 +3,8 @@
 An AMC file holds one clip, the angles of the bones of the skeleton in an ASF file (`asf.py`); the joint of a
 bone is its end. CMU: subject_trial.amc with subject.asf. HDM05, as cut into single actions:
 HDM_bd_cartwheelLHandStart1Reps_001_120.amc with HDM_bd.asf: actor, class, take, frame rate. Lengths of both
-are inches times the `length` of the skeleton's units (0.45).
+are inches times the `length` of the skeleton's units (0.45). An AMC file does not tell its frame rate: it is
+120 but for some trials of CMU at 60.
 """
 
 import io
@@ -14,9 +15,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.parsing.asf import ROOT, SHIFTS, TURNS, Bone, Skeleton, decimals, read_asf
+from ssl_skeleton.data.parsing.asf import ROOT, SHIFTS, TURNS, Bone, Skeleton, read_asf
 from ssl_skeleton.data.parsing.kinematics import Array, frame_blocks, place_joints, turn_matrices
+from ssl_skeleton.data.parsing.rows import decimals, without_mark
 from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.described import clip_name
 from ssl_skeleton.data.readers.mocap import ANY_WAY, Mocap
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.source import Entry, Source, text_of
@@ -44,37 +47,45 @@ class AsfAmc(Mocap):
         entries = source.find("*.amc", "the AMC motions and ASF skeletons")
         if about is not None and about.layout(_LAYOUT.name) != _LAYOUT:
             raise UserError(f"{about.path}: layout: ASF/AMC has {_LAYOUT.name}; leave it out")
-        self._skeletons: dict[tuple[str, str], Entry] = {}  # by folder and name; "*" is any folder
+        self._skeletons: dict[str, dict[str, Entry]] = {"*": {}}  # by folder and name; "*" is any folder
         for entry in source.find("*.asf", "the ASF skeletons of the AMC motions"):
-            self._skeletons.setdefault((_folder(entry), entry.stem), entry)
-            self._skeletons.setdefault(("*", entry.stem), entry)
-        super().__init__(source, about, facts, entries, [entry.stem for entry in entries])
+            for folder in (_folder(entry), "*"):
+                self._skeletons.setdefault(folder, {}).setdefault(entry.stem, entry)
+        super().__init__(source, about, facts, entries, [_clip(entry) for entry in entries])
 
     def read(self, entry: Entry) -> Sequence[Recording]:
         """The one clip of a file; DamagedClip when it or its skeleton cannot be read right."""
         known = self._known(entry.stem)
-        skeleton = self._skeleton(entry)
-        motion = read_amc(self.source.read(entry, _MOST_AMC), skeleton)
-        x_tvc = _places(skeleton, motion)
-        return [self.recording(entry.stem, x_tvc, skeleton.unit, **known)]
+        found = self._skeleton(entry)
+        try:
+            skeleton = read_asf(self.source.read(found, _MOST_ASF))
+        except DamagedClip as error:
+            raise DamagedClip(f"its skeleton {found.name}: {error}") from None
+        data = self.source.read(entry, _MOST_AMC)
+        x_tvc = _places(skeleton, read_amc(data, skeleton), len(data))
+        return [self.recording(_clip(entry), x_tvc, skeleton.unit, **known)]
 
     def _known(self, clip: str) -> dict[str, int]:
         """What a clip's name tells."""
         match = _CMU_NAME.fullmatch(clip)
         return {"subject": int(match[1]), "repetition": int(match[2])} if match else {}
 
-    def _skeleton(self, entry: Entry) -> Skeleton:
-        """The skeleton whose name is the longest beginning of the clip's, best in the same folder."""
+    def _skeleton(self, entry: Entry) -> Entry:
+        """The skeleton of a motion: one in its folder first.
+
+        Its name is the longest beginning of the motion's, or it is the only one in the folder of a motion
+        whose name is not one of CMU or HDM05, and so does not say to whom it belongs.
+        """
         parts = entry.stem.split("_")
         names = ["_".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        for name in names:
-            found = self._skeletons.get((_folder(entry), name)) or self._skeletons.get(("*", name))
-            if found:
-                try:
-                    return read_asf(self.source.read(found, _MOST_ASF))
-                except DamagedClip as error:
-                    raise DamagedClip(f"its skeleton {found.name}: {error}") from None
-        raise DamagedClip(f"there is no skeleton for it, such as {names[-1]}.asf")
+        here = self._skeletons.get(_folder(entry), {})
+        found = [here[name] for name in names if name in here]
+        if len(here) == 1 and not _is_numbered(entry):
+            found += here.values()
+        found += [self._skeletons["*"][name] for name in names if name in self._skeletons["*"]]
+        if not found:
+            raise DamagedClip(f"there is no skeleton for it, such as {names[-1]}.asf")
+        return found[0]
 
 
 class Cmu(AsfAmc):
@@ -108,6 +119,7 @@ def read_amc(data: bytes, skeleton: Skeleton) -> Mapping[str, Array]:
 
     Raises DamagedClip, naming the line, unless every frame holds each of these bones once.
     """
+    data = without_mark(data)
     text_of(data)
     moving = {bone.name: bone.channels for bone in skeleton.bones if bone.channels}
     widths = {name.encode(): len(channels) for name, channels in moving.items()}
@@ -162,8 +174,8 @@ def _take(
     values[bone].extend(decimals(numbers, line))
 
 
-def _places(skeleton: Skeleton, motion: Mapping[str, Array]) -> NDArray[np.float32]:
-    """Where the ends of the layout's bones are, (T, V, 3), in the units of the file."""
+def _places(skeleton: Skeleton, motion: Mapping[str, Array], size: int) -> NDArray[np.float32]:
+    """Where the ends of the layout's bones are, (T, V, 3), in the units of the file of `size` bytes."""
     names = [bone.name for bone in skeleton.bones]
     for name in _BONES:
         if name not in names:
@@ -171,7 +183,7 @@ def _places(skeleton: Skeleton, motion: Mapping[str, Array]) -> NDArray[np.float
     order = [names.index(name) for name in _BONES]
     parents = [bone.parent for bone in skeleton.bones]
     frames = len(motion[ROOT])
-    blocks = frame_blocks(frames, len(names))
+    blocks = frame_blocks(frames, len(names), size)
     x_tvc = np.zeros((frames, len(order), 3), np.float32)
     for block in blocks:
         turns, shifts = zip(*(_pose(bone, motion, block) for bone in skeleton.bones), strict=True)
@@ -193,6 +205,16 @@ def _pose(bone: Bone, motion: Mapping[str, Array], block: slice) -> tuple[Array,
         shift = [by_channel.get(channel, np.zeros(count)) for channel in SHIFTS]
         return turn_tij, bone.offset_c + np.stack(shift, axis=1)
     return turn_tij, turn_tij @ bone.offset_c
+
+
+def _is_numbered(entry: Entry) -> bool:
+    """Whether a file is named as those of CMU or HDM05, each of which has a name of its own."""
+    return bool(_CMU_NAME.fullmatch(entry.stem) or _HDM05_NAME.fullmatch(entry.stem))
+
+
+def _clip(entry: Entry) -> str:
+    """The name of the clip that a file is; but for CMU and HDM05, files in two folders may share theirs."""
+    return entry.stem if _is_numbered(entry) else clip_name(entry)
 
 
 def _folder(entry: Entry) -> str:

@@ -50,7 +50,8 @@ class Bvh(Mocap):
 
     def read(self, entry: Entry) -> Sequence[Recording]:
         """The one clip of a file; DamagedClip when it cannot be read right, or differs from the first."""
-        motion = read_bvh(self.source.read(entry, _MOST_BYTES))
+        data = self.source.read(entry, _MOST_BYTES)
+        motion = read_bvh(data)
         if _tree(motion.joints) != _tree(self._joints):
             raise DamagedClip(
                 f"its joints are not those of the other files: {_difference(motion, self._joints)}"
@@ -59,7 +60,8 @@ class Bvh(Mocap):
             raise DamagedClip(
                 f"Frame Time {motion.frame_time:g} is not that of {self.facts.fps:g} frames a second"
             )
-        return [self.recording(clip_name(entry), _places(motion)[:, self._order], 1.0)]
+        x_tvc = _places(motion, len(data))[:, self._order]
+        return [self.recording(clip_name(entry), x_tvc, 1.0)]
 
 
 def _first(source: Source, entries: Sequence[Entry]) -> tuple[Sequence[Joint], float]:
@@ -67,12 +69,13 @@ def _first(source: Source, entries: Sequence[Entry]) -> tuple[Sequence[Joint], f
     fault: DamagedClip | None = None
     for entry in entries:
         try:
-            joints, frame_time, _ = read_header(source.read(entry, _MOST_BYTES))
+            header = read_header(source.read(entry, _MOST_BYTES))
         except DamagedClip as error:
             fault = fault or error
         else:
-            rate = 1 / frame_time
-            return joints, float(round(rate)) if abs(rate - round(rate)) < 5e-4 * rate else round(rate, 3)
+            rate = 1 / header.frame_time
+            whole = abs(rate - round(rate)) < 5e-4 * rate
+            return header.joints, float(round(rate)) if whole else round(rate, 3)
     raise UserError(f"{source}: none of the {len(entries)} BVH files can be read; {entries[0].name}: {fault}")
 
 
@@ -96,10 +99,10 @@ def _difference(motion: Motion, joints: Sequence[Joint]) -> str:
     return f"{len(lacking)} missing, {len(extra)} more, such as '{(lacking + extra)[0]}'"
 
 
-def _places(motion: Motion) -> NDArray[np.float32]:
-    """Where the joints are, (T, V, 3), in the units of the file."""
+def _places(motion: Motion, size: int) -> NDArray[np.float32]:
+    """Where the joints are, (T, V, 3), in the units of the file, which has `size` bytes."""
     frames, joints = len(motion.values_tk), motion.joints
-    blocks = frame_blocks(frames, len(joints))
+    blocks = frame_blocks(frames, len(joints), size)
     x_tvc = np.zeros((frames, len(joints), 3), np.float32)
     for block in blocks:
         columns = iter(motion.values_tk[block].T)

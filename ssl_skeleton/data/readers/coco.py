@@ -24,17 +24,19 @@ from ssl_skeleton.data.readers.estimates import (
     Body,
     Pose,
     follow,
+    frame_name,
     frame_number,
     numbers,
     parse_json,
     strongest,
 )
 from ssl_skeleton.data.source import Entry, Source
-from ssl_skeleton.errors import DamagedClip, UserError
+from ssl_skeleton.errors import DamagedClip
 
 _TRACK_KEYS = ("track_id", "idx")
 _LIST_KEYS = ("annotations", "instance_info", "frames")
-_SCORE_KEYS = ("keypoint_scores", "visible", "confidence")
+_SCORES = "keypoint_scores"
+_SCORE_KEYS = (_SCORES, "visible", "confidence")  # beside x and y
 _MOST_BYTES = 1 << 28
 _NOTE = "x and y in the units of the files (mostly pixels), y up from the top of the image"
 
@@ -44,8 +46,7 @@ class Coco17(Described):
 
     def __init__(self, source: Source, about: About | None) -> None:
         about = needed(about, "coco_17")
-        if about.is_image("image") is False:
-            raise UserError(f"{about.path}: coordinates: COCO's are those of an image; leave this key out")
+        about.check_is_image("COCO's")
         entries = recordings_in(source, about, ".json")
         super().__init__(
             source,
@@ -84,7 +85,7 @@ class Coco17(Described):
     def _pose(self, detection: dict[str, Any]) -> Pose:
         joints = len(self.facts.layout.joints)
         values = detection["keypoints"]
-        scores: Any = next((detection[key] for key in _SCORE_KEYS[:1] if key in detection), None)
+        scores: Any = detection.get(_SCORES)
         if isinstance(values, dict):
             scores = next((values[key] for key in _SCORE_KEYS if key in values), scores)
             columns = [numbers(values.get(key), f"keypoints '{key}'") for key in ("x", "y")]
@@ -93,6 +94,8 @@ class Coco17(Described):
             pose = np.stack(columns, axis=-1)
         else:
             pose = numbers(values, "keypoints")
+        if scores is not None and pose.ndim == 2 and pose.shape[1] == 3:
+            raise DamagedClip("keypoints are x, y, z with confidences apart; COCO's are x and y in an image")
         if pose.shape == (3 * joints,):
             pose = pose.reshape(joints, 3)
         if scores is not None and pose.shape == (joints, 2):
@@ -111,13 +114,17 @@ def _detections(tree: Any) -> Iterator[tuple[int, dict[str, Any] | None]]:
     if isinstance(tree, dict):
         key = next((key for key in _LIST_KEYS if key in tree), None)
         tree = tree[key] if key else tree
+    names: dict[int, str] = {}
     if not isinstance(tree, list):
         raise DamagedClip("is neither a list of detections nor of frames (docs/own_data.md)")
     for place, item in enumerate(tree):
         if isinstance(item, dict) and "keypoints" in item:
-            yield frame_number(item, None), item
+            frame = frame_number(item, None)
+            _check_name(names, frame, frame_name(item, place))
+            yield frame, item
             continue
         frame = frame_number(item, place) if isinstance(item, dict) else place
+        _check_name(names, frame, f"item {place}")
         below = item.get("instances") if isinstance(item, dict) else item
         if not isinstance(below, list):
             raise DamagedClip(f"item {place} has neither 'keypoints' nor a list of 'instances'")
@@ -126,6 +133,12 @@ def _detections(tree: Any) -> Iterator[tuple[int, dict[str, Any] | None]]:
             if not isinstance(detection, dict) or "keypoints" not in detection:
                 raise DamagedClip(f"item {place}: a detection has no 'keypoints'")
             yield frame, detection
+
+
+def _check_name(names: dict[int, str], frame: int, name: str) -> None:
+    """Raise DamagedClip when another name stands for the same frame."""
+    if names.setdefault(frame, name) != name:
+        raise DamagedClip(f"frame {frame} is given twice, as '{names[frame]}' and as '{name}'")
 
 
 def _track(detection: dict[str, Any]) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.readers.about import RECORDED_AXES, About, Axes, Kind
+from ssl_skeleton.data.readers.about import MOST_LETTERS, RECORDED_AXES, About, Axes, Kind, shortened
 from ssl_skeleton.data.readers.base import Reader
 from ssl_skeleton.data.recording import IMAGE, METRES, Facts, Recording, Track, check_coordinates
 from ssl_skeleton.data.source import Entry, Source
@@ -14,7 +14,13 @@ from ssl_skeleton.skeleton.layout import Layout
 
 # What two lonely frames may ask for: beyond it, a frame's number is a slip.
 _MOST_GAP = 3000
-_MOST_SPREAD = 100
+# How many joints may be kept as zeros: so many, and so many for each that is given.
+_MOST_EMPTY = 1_000_000
+_MOST_SPREAD = 5
+# Metres that a body takes, in the direction in which it takes most. Units are easily mistaken: what lies
+# beyond is refused rather than stored a hundred times too large.
+_SPAN = (0.4, 3.0)
+_MOST_LABELS = 1 << 27
 
 
 class Described(Reader):
@@ -60,7 +66,11 @@ class Described(Reader):
         super().__init__(source, facts, entries)
 
     def recording(self, clip: str, frames: int, tracks: Sequence[Track]) -> Recording:
-        """A clip with what is known of it."""
+        """A clip with what is known of it; DamagedClip when its name is no name."""
+        if len(clip) > MOST_LETTERS:
+            raise DamagedClip(
+                f"clip {shortened(clip)!r}: a name of {len(clip)} letters is longer than {MOST_LETTERS}"
+            )
         return Recording(clip, frames, tracks, **self._labels.of(clip))
 
     def stored(self, x_tvc: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -68,7 +78,8 @@ class Described(Reader):
 
         World: C = 3; a joint with a NaN is missing. Image: C = 2 or 3, x, y down and a confidence (1 without
         one); a joint with a NaN, with no confidence, or at x = y = 0 is missing. Raises DamagedClip when the
-        shape does not fit, or a number is no coordinate.
+        shape does not fit, a number is no coordinate, or a body has no plausible size in metres, unless the
+        about file says what the unit is.
         """
         joints, wanted = len(self.facts.layout.joints), (2, 3) if self.is_image else (3,)
         if x_tvc.ndim != 3 or x_tvc.shape[1] != joints or x_tvc.shape[2] not in wanted:
@@ -81,6 +92,8 @@ class Described(Reader):
         x_tvc[np.isnan(x_tvc).any(axis=2)] = 0
         x_tvc = to_image(x_tvc) if self.is_image else self.about.to_metres(x_tvc, self._axes)
         check_coordinates(x_tvc, joints, self.facts.coordinates)
+        if not self.is_image and "unit" not in self.about.config.model_fields_set:
+            check_span(x_tvc)
         return x_tvc
 
     def _hint(self, shape: Sequence[int], joints: int) -> str:
@@ -113,9 +126,39 @@ def seen_part(x_tvc: NDArray[np.float32], first_frame: int = 0) -> list[Track]:
 
 
 def check_gaps(first: int, last: int, seen: int) -> None:
-    """Raise DamagedClip when so few frames are seen that the numbers of the first or last must be a slip."""
+    """Raise DamagedClip when so few frames are there that the number of the first or last must be a slip."""
     if last - first + 1 > _MOST_GAP + _MOST_SPREAD * seen:
         raise DamagedClip(f"only {seen} frames from number {first} to {last}; one of these must be a slip")
+
+
+def check_room(places: int, given: int) -> None:
+    """Raise DamagedClip when the frames times joints to be kept are far more than the joints given.
+
+    A few bytes can name frames far apart, and what lies between them takes memory.
+    """
+    if places > _MOST_EMPTY + _MOST_SPREAD * given:
+        raise DamagedClip("its frames are mostly gaps, in which nobody is seen; cut these into clips")
+
+
+def check_span(x_tvc: NDArray[np.float32]) -> None:
+    """Raise DamagedClip unless a body (T, V, 3) has a plausible size in metres; for units that nobody said.
+
+    Missing joints are zero; frames with less than half of the joints say nothing. The largest frame must not
+    be too small, nor the usual frame too large: some frames of a good recording are wrong.
+    """
+    found_tv = np.abs(x_tvc).max(axis=2) > 0
+    whole_t = 2 * found_tv.sum(axis=1) >= found_tv.shape[1]
+    x_tvc, found_tvc = x_tvc[whole_t], found_tv[whole_t][..., None]
+    if not x_tvc.size or not found_tvc.any():
+        return
+    most_tc = np.where(found_tvc, x_tvc, -np.inf).max(axis=1)
+    least_tc = np.where(found_tvc, x_tvc, np.inf).min(axis=1)
+    span_t = (most_tc - least_tc).max(axis=1)
+    if span_t.max() < _SPAN[0] or np.median(span_t) > _SPAN[1]:
+        raise DamagedClip(
+            f"the body would take {np.median(span_t):.3g} m; say in an about file how many metres a unit "
+            "has, such as unit: 0.01 for centimetres or 0.001 for millimetres (unit: 1 if this is right)"
+        )
 
 
 def needed(about: About | None, name: str) -> About:
@@ -132,9 +175,20 @@ def clip_name(entry: Entry) -> str:
 
 def recordings_in(source: Source, about: About, *endings: str) -> list[Entry]:
     """The files with these endings, sorted by path, but for the labels file, which may lie among them."""
-    labels = about.labels_file.name if about.labels_file else None
-    found = [entry for ending in endings for entry in source.matching(f"*{ending}") if entry.name != labels]
+    named = [entry for ending in endings for entry in source.matching(f"*{ending}")]
+    found = [entry for entry in named if not _is_labels_file(source, about, entry)]
     if not found:
         wanted = ", ".join(f"*{ending}" for ending in endings)
         raise UserError(f"{source}: holds no {wanted}; --source names the folder or zip with the recordings")
     return sorted(found)
+
+
+def _is_labels_file(source: Source, about: About, entry: Entry) -> bool:
+    """Whether this is the labels file: in a zip, or where the folder was copied, only its bytes tell."""
+    labels = about.labels_file
+    if labels is None or labels.name != entry.name:
+        return False
+    try:
+        return source.read(entry, _MOST_LABELS) == labels.read_bytes()
+    except (DamagedClip, OSError, ValueError):
+        return False

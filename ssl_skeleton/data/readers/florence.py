@@ -11,12 +11,12 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks, text_lines
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome, Reader
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.source import Entry, Source
-from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.splits import ODD_SUBJECTS_TRAIN, SplitRule
 from ssl_skeleton.errors import DamagedClip
 from ssl_skeleton.skeleton.layout import load_layout
 
@@ -42,9 +42,7 @@ _SPLITS = {
         )
         for actor in _ACTORS
     },
-    "cross_subject": SplitRule(column="subject", train=_ACTORS[0::2], test=_ACTORS[1::2]),
-    # For choosing hyper-parameters: both parts are training clips of `cross_subject`.
-    "cross_subject_dev": SplitRule(column="subject", train=(1, 5, 9), test=(3, 7)),
+    **ODD_SUBJECTS_TRAIN,
 }
 
 
@@ -62,7 +60,7 @@ class Florence(Reader):
         Raises DamagedClip when a line does not begin with three whole numbers, for then nobody knows to which
         clip it belongs.
         """
-        lines = self.source.read(entry, _MOST_BYTES).splitlines()
+        lines = text_lines(self.source.read(entry, _MOST_BYTES))
         keys = [(_keys(line, number), number) for number, line in enumerate(lines, 1) if line.strip()]
         clips = [(clip, [number for _, number in rows]) for clip, rows in groupby(keys, key=itemgetter(0))]
         pieces = Counter(clip[0] for clip, _ in clips)

@@ -2,7 +2,8 @@
 
 A JSON file holds a list of frames, or {"frames": [...]}. A frame is a list of 33 landmarks, each
 {"x": ..., "y": ..., "z": ..., "visibility": ...} or [x, y, z, visibility]; or such a list below `landmarks`,
-`pose_landmarks` or `pose_world_landmarks`; or null or [] where nobody was found. A CSV file has the columns
+`pose_landmarks` or `pose_world_landmarks` (`poseLandmarks`, `worldLandmarks`, ...), which may stand in a
+mapping of its own, {"landmark": [...]}; or null or [] where nobody was found. A CSV file has the columns
 frame, landmark (a name or a number), x, y, z, visibility (`table.py`); a column clip makes many clips of it.
 
 MediaPipe gives every pose twice. `coordinates: image`, the usual one, stores the landmarks of the image: x
@@ -19,26 +20,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.table import clip_names, joint_places, read_table
-from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.about import About, shortened
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import (
     Described,
     check_gaps,
+    check_room,
     clip_name,
     needed,
     recordings_in,
     seen_part,
 )
 from ssl_skeleton.data.readers.estimates import frame_number, numbers, parse_json
-from ssl_skeleton.data.readers.own import table_clips
+from ssl_skeleton.data.readers.tables import table_clips
 from ssl_skeleton.data.recording import Recording
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip
 
 _LANDMARKS = 33
 _NEAR = 0.1  # where the middle of the hips lies in world landmarks, and hardly ever in an image
-_IMAGE_KEYS = ("pose_landmarks", "landmarks")
-_WORLD_KEYS = ("pose_world_landmarks", "world_landmarks", "landmarks")
+_LIST = "landmark"  # around the landmarks of a message turned into a mapping
+# As the versions for Python and for JavaScript call them.
+_IMAGE_KEYS = ("pose_landmarks", "poseLandmarks", "landmarks", _LIST)
+_WORLD_KEYS = (
+    *("pose_world_landmarks", "poseWorldLandmarks", "world_landmarks", "worldLandmarks"),
+    *("landmarks", _LIST),
+)
 _AXES = ("-x", "-y", "z")
 _MOST_BYTES = 1 << 28
 _NOTE = "x and y as shares of the image's width and height, y up from the top of the image"
@@ -74,9 +81,11 @@ class MediaPipe(Described):
 
     def _from_json(self, clip: str, data: bytes) -> Recording:
         poses: dict[int, NDArray[np.float64]] = {}
-        frames: list[int] = []
+        frames: set[int] = set()
         for frame, landmarks in self._frames(parse_json(data)):
-            frames.append(frame)
+            if frame in frames:
+                raise DamagedClip(f"frame {frame} is given twice")
+            frames.add(frame)
             if landmarks:
                 values = [self._values(landmark) for landmark in landmarks]
                 poses[frame] = numbers(values, f"frame {frame}: landmarks")
@@ -86,9 +95,11 @@ class MediaPipe(Described):
             return self.recording(clip, len(frames), [])
         first, last = min(frames), max(frames)
         check_gaps(first, last, len(frames))
-        x_tvc = np.zeros((last - first + 1, _LANDMARKS, 3))
-        x_tvc[np.array(list(poses)) - first] = np.stack(list(poses.values()))
-        return self.recording(clip, len(x_tvc), seen_part(self.stored(x_tvc)))
+        start, end = min(poses), max(poses)
+        check_room((end - start + 1) * _LANDMARKS, len(poses) * _LANDMARKS)
+        x_tvc = np.zeros((end - start + 1, _LANDMARKS, 3))
+        x_tvc[np.array(list(poses)) - start] = np.stack(list(poses.values()))
+        return self.recording(clip, last - first + 1, seen_part(self.stored(x_tvc), start - first))
 
     def _frames(self, tree: Any) -> Iterator[tuple[int, list[Any]]]:
         """The number and the landmarks of each frame; none where nobody was found."""
@@ -104,6 +115,8 @@ class MediaPipe(Described):
                     wanted = _IMAGE_KEYS[0] if self.is_image else _WORLD_KEYS[0]
                     raise DamagedClip(f"frame {number} has no '{wanted}'")
                 landmarks = frame[keys[0]]
+                if isinstance(landmarks, dict):
+                    landmarks = landmarks.get(_LIST, landmarks or None)  # {}: nobody
             landmarks = [] if landmarks is None else landmarks
             if not isinstance(landmarks, list):
                 raise DamagedClip(f"frame {number} is no list of landmarks")
@@ -136,8 +149,8 @@ class MediaPipe(Described):
         kinds = ("world", "image") if is_world else ("image", "world")
         why = "lies at the origin" if is_world else "is not at the origin"
         return DamagedClip(
-            f"clip {outcome.name!r}: these are {kinds[0]} landmarks, for the middle of the hips {why}; "
-            f"write 'coordinates: {kinds[0]}' in the about file, not {kinds[1]}"
+            f"clip {shortened(outcome.name)!r}: these are {kinds[0]} landmarks, for the middle of the hips "
+            f"{why}; write 'coordinates: {kinds[0]}' in the about file, not {kinds[1]}"
         )
 
 

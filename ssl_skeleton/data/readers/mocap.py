@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from ssl_skeleton.data.parsing.rows import seen_tracks
 from ssl_skeleton.data.readers.about import About, Labels
 from ssl_skeleton.data.readers.base import Reader
+from ssl_skeleton.data.readers.described import check_span
 from ssl_skeleton.data.recording import Facts, Recording, check_coordinates
 from ssl_skeleton.data.source import Entry, Source
-from ssl_skeleton.errors import DamagedClip, UserError
+from ssl_skeleton.errors import UserError
 
-# Metres that a body takes at most, in some direction and frame. Units are easily mistaken: what lies beyond
-# is refused rather than stored a hundred times too large.
-_SPAN = (0.4, 3.0)
 ANY_WAY = "y is up; people face any way"
 
 
@@ -73,10 +71,6 @@ class Mocap(Reader):
         if self._about is not None:
             x_tvc = self._about.to_metres(x_tvc)
         check_coordinates(x_tvc, len(self.facts.layout.joints))
-        span = float(np.ptp(x_tvc, axis=1).max(initial=0))
-        if not said and x_tvc.any() and not _SPAN[0] <= span <= _SPAN[1]:
-            raise DamagedClip(
-                f"the body would take {span:.3g} m; say in an about file how many metres a unit has, "
-                "such as unit: 0.01 for centimetres"
-            )
+        if not said:
+            check_span(x_tvc)
         return Recording(clip, len(x_tvc), seen_tracks([x_tvc]), **(known | dict(self._labels.of(clip))))

@@ -1,8 +1,9 @@
 """MSR-Action3D (Li, Zhang, Liu, CVPR Workshops 2010): one text file a clip, 20 joints.
 
 File names read aXX_sXX_eXX_skeleton3D.txt: action, subject, episode. A frame is 20 lines, `x y z confidence`
-in metres, in an order of joints of its own. The three action sets and the parts by subject are those of the
-publication.
+in metres, in an order of joints of its own. Which of two joints is the left one is not verified; in actions 1
+to 9, done with the right arm, the right elbow should move more. The three action sets and the parts by
+subject are those of the publication.
 """
 
 import re
@@ -11,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks, text_lines
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Reader
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.source import Entry, Source
-from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.splits import ODD_SUBJECTS_TRAIN
 from ssl_skeleton.errors import DamagedClip, UserError
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 
@@ -70,11 +71,6 @@ _FILE_ORDER = (
     "head",
 )
 _MOST_BYTES = 1 << 22
-_SPLITS = {
-    "cross_subject": SplitRule(column="subject", train=(1, 3, 5, 7, 9), test=(2, 4, 6, 8, 10)),
-    # For choosing hyper-parameters: both parts are training clips of `cross_subject`.
-    "cross_subject_dev": SplitRule(column="subject", train=(1, 5, 9), test=(3, 7)),
-}
 
 
 class MsrAction3d(Reader):
@@ -92,7 +88,7 @@ class MsrAction3d(Reader):
         if not entries:
             raise UserError(f"{source}: holds no clip of the actions {', '.join(map(str, actions))}")
         classes = tuple(_ACTIONS[action - 1] for action in actions)
-        facts = Facts(dataset, load_layout("kinect_v1_20"), 15.0, classes, splits=_SPLITS)
+        facts = Facts(dataset, load_layout("kinect_v1_20"), 15.0, classes, splits=ODD_SUBJECTS_TRAIN)
         super().__init__(source, facts, entries)
 
     def read(self, entry: Entry) -> Sequence[Recording]:
@@ -122,7 +118,7 @@ def _action(entry: Entry) -> int:
 
 
 def _coordinates(data: bytes, layout: Layout) -> NDArray[np.float32]:
-    rows = number_rows(data.splitlines(), columns=4)
+    rows = number_rows(text_lines(data), columns=4)
     if len(rows) % len(_FILE_ORDER):
         raise DamagedClip(f"{len(rows)} lines are no whole number of frames of {len(_FILE_ORDER)} joints")
     x_tvc = rows[:, :3].astype(np.float32).reshape(-1, len(_FILE_ORDER), 3)

@@ -4,7 +4,6 @@ File names read aXX_sXX_eXX_vXX: action, subject, episode, view (camera). In the
 frames x 20 x 3 in metres; each clip shows one person.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ssl_skeleton.data.parsing.rows import seen_tracks
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Reader
+from ssl_skeleton.data.readers.estimates import numbers, parse_json
 from ssl_skeleton.data.recording import Facts, Recording, check_coordinates
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.data.splits import SplitRule
@@ -73,20 +73,11 @@ class NwUcla(Reader):
 
 
 def _coordinates(data: bytes) -> NDArray[np.float32]:
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DamagedClip(f"not valid JSON ({error})") from None
+    tree = parse_json(data)
     if not isinstance(tree, dict) or "skeletons" not in tree:
         raise DamagedClip("has no 'skeletons'")
-    try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-            x_tvc = np.asarray(tree["skeletons"])
-            if x_tvc.dtype.kind not in "if":  # true and texts are no numbers
-                raise TypeError
-            x_tvc = x_tvc.astype(np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise DamagedClip("'skeletons' is not an array of frames x 20 x 3 numbers") from None
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        x_tvc = numbers(tree["skeletons"], "frames of 'skeletons'").astype(np.float32)
     if not len(np.atleast_1d(x_tvc)):
         return np.zeros((0, 20, 3), np.float32)
     check_coordinates(x_tvc, joints=20)

@@ -1,8 +1,9 @@
 """OpenPose's JSON files (Cao et al., TPAMI 2019), one a frame: `walk_01_000000000012_keypoints.json`.
 
-The frames of one folder are one clip, named as the folder; of several videos in one folder each is a clip,
-named folder/video. Of `people`, `pose_keypoints_2d` is read (`pose_keypoints` in old versions): 75 numbers
-(BODY_25) or 54 (COCO). A frame number without a file is a frame in which nobody is seen.
+With --image_dir they are named after the images: `frame0001_keypoints.json`. The frames of one folder are one
+clip, named as the folder; of several videos in one folder each is a clip, named folder/video. Of `people`,
+`pose_keypoints_2d` is read (`pose_keypoints` in old versions): 75 numbers (BODY_25) or 54 (COCO). A frame
+number without a file is a frame in which nobody is seen.
 
 OpenPose's `person_id` is nearly always -1, so people are followed by where they are (`estimates.follow`). The
 two who are seen in most frames stay, the one who moves more first.
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.about import About, shortened
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import Described, check_gaps, needed
 from ssl_skeleton.data.readers.estimates import Pose, follow, numbers, parse_json, strongest
@@ -21,7 +22,10 @@ from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip, UserError
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 
-_NAME = re.compile(r"(?:(.*)_)?(\d{1,15})_keypoints\.json", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(
+    r"(?:(.*\D))?(\d{1,15})(?:_rendered)?_keypoints\.json", re.ASCII | re.IGNORECASE | re.DOTALL
+)
+_NO_NUMBER = "no frame number stands before _keypoints.json"
 _KEYS = ("pose_keypoints_2d", "pose_keypoints")
 _LAYOUTS = {75: "openpose_25", 54: "openpose_18"}
 _MOST_BYTES = 1 << 24
@@ -34,18 +38,15 @@ class OpenPose(Described):
 
     def __init__(self, source: Source, about: About | None) -> None:
         about = needed(about, "openpose")
-        if about.is_image("image") is False:
-            raise UserError(
-                f"{about.path}: coordinates: OpenPose's are those of an image; leave this key out"
-            )
-        self._clips = _clips(source)
-        self._frames = {files[min(files)]: files for files in self._clips.values()}
-        self._names = {files[min(files)]: clip for clip, files in self._clips.items()}
+        about.check_is_image("OpenPose's")
+        clips, strays = _clips(source)
+        self._frames = {files[min(files)]: files for files in clips.values()}
+        self._names = {files[min(files)]: clip for clip, files in clips.items()}
         super().__init__(
             source,
             about,
-            entries=sorted(self._frames),
-            clips=self._names.values(),
+            entries=sorted([*self._frames, *strays]),
+            clips=clips,
             layout=about.layout() if about.config.layout else _layout(source, self._frames, about),
             usual="image",
             note=_NOTE,
@@ -53,6 +54,8 @@ class OpenPose(Described):
 
     def read(self, entry: Entry) -> Sequence[Outcome]:
         """The clip that begins with this frame."""
+        if entry not in self._frames:
+            raise DamagedClip(_NO_NUMBER)
         files = self._frames[entry]
         first, last = min(files), max(files)
         check_gaps(first, last, len(files))
@@ -73,30 +76,45 @@ class OpenPose(Described):
                     raise DamagedClip(f"a person {what}")
                 found.append(self.stored(pose.reshape(1, joints, 3))[0])
         except DamagedClip as error:
-            raise DamagedClip(f"{file.name}: {error}") from None
+            raise DamagedClip(f"{file.path}: {error}") from None
         return found
 
 
-def _clips(source: Source) -> dict[str, dict[int, Entry]]:
-    """The files of every clip by frame number; UserError when there are none or two of one frame."""
-    wanted = "*_keypoints.json"
+def _clips(source: Source) -> tuple[dict[str, dict[int, Entry]], list[Entry]]:
+    """The files of every clip by frame number, and those whose names tell no number.
+
+    UserError when there is no clip, or there are two files of one frame.
+    """
     videos: dict[tuple[int, str], dict[str, dict[int, Entry]]] = {}
-    for entry in source.find(wanted, "the folders of frames that OpenPose writes with --write_json"):
+    strays: list[Entry] = []
+    for entry in source.find(
+        "*_keypoints.json", "the folders of frames that OpenPose writes with --write_json"
+    ):
         match = _NAME.fullmatch(entry.name)
         if match is None:
-            raise UserError(f"{entry.path}: no frame number stands before _keypoints.json")
-        video, frame = match.group(1) or "", int(match.group(2))
+            strays.append(entry)
+            continue
+        video, frame = (match.group(1) or "").rstrip("_-. "), int(match.group(2))
         files = videos.setdefault((entry.root, entry.folder), {}).setdefault(video, {})
         if frame in files:
-            raise UserError(f"{entry.path}: frame {frame} is in {files[frame].name} too; keep one of them")
+            raise UserError(f"{entry.path}: frame {frame} is in {files[frame].path} too; keep one of them")
         files[frame] = entry
+    if not videos:
+        raise UserError(f"{strays[0].path}: {_NO_NUMBER}")
+    return _named(source, videos), strays
+
+
+def _named(
+    source: Source, videos: Mapping[tuple[int, str], Mapping[str, dict[int, Entry]]]
+) -> dict[str, dict[int, Entry]]:
+    """The clips by name: that of their folder, and of the video where there are several in it."""
     clips: dict[str, dict[int, Entry]] = {}
     for (root, folder), found in videos.items():
         for video, files in found.items():
             parts = (folder, video) if len(found) > 1 or not folder else (folder,)
             name = "/".join(part for part in parts if part) or source.roots[root].stem
             if name in clips:
-                raise UserError(f"{source}: two folders hold a clip '{name}'; rename one of them")
+                raise UserError(f"{source}: two folders hold a clip '{shortened(name)}'; rename one of them")
             clips[name] = files
     return clips
 

@@ -10,31 +10,29 @@ leaves out, between the first and the last of its clip, are frames in which nobo
 bodies is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.arrays import Array, npz_names, read_npy, read_npz
-from ssl_skeleton.data.parsing.table import Table, clip_names, joint_places, read_table
-from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.parsing.table import clip_names, joint_places, read_table
+from ssl_skeleton.data.readers.about import About, shortened
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import (
     Described,
-    check_gaps,
     clip_name,
     needed,
     recordings_in,
     seen_part,
 )
-from ssl_skeleton.data.recording import Track
+from ssl_skeleton.data.readers.tables import table_clips
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip
 
 _MOST_BYTES = 1 << 31
-# Frames without anybody that a table may ask for: so many, and so many for each of its lines.
-_MOST_GAPS = 30_000
-_MOST_SPREAD = 20
+_MOST_BODIES = 10  # in an array; more are frames or clips, put first by mistake
+_CONFIDENCES = (-1.0, 2.5)  # what estimators give, COCO's visibility of 2 among it
 _NOTE = "x and y in the units of the recordings, y up from the top of the image"
 _ALONE = "x"
 
@@ -65,13 +63,26 @@ class Own(Described):
         arrays = [(name, array) for name, array in read_npz(data) if alone in (None, name)]
         return [self._outcome(clip_name(entry) if alone else name, array) for name, array in arrays]
 
+    def stored(self, x_tvc: NDArray[np.floating]) -> NDArray[np.float32]:
+        """As for all that is described; of an image, what is no confidence is refused (z in metres)."""
+        stored = super().stored(x_tvc)
+        third_tvc = x_tvc[..., 2:3] if self.is_image else x_tvc[..., :0]
+        wrong = np.argwhere((third_tvc < _CONFIDENCES[0]) | (third_tvc > _CONFIDENCES[1]))
+        if len(wrong):
+            frame, joint, _ = wrong[0]
+            raise DamagedClip(
+                f"frame {frame}, joint {joint}: {third_tvc[frame, joint, 0]:.6g} is no confidence; "
+                "for x, y, z say coordinates: world"
+            )
+        return stored
+
     def _outcome(self, clip: str, array: Array | DamagedClip) -> Outcome:
         if isinstance(array, DamagedClip):
             return array
         try:
             return self._from_array(clip, array)
         except DamagedClip as error:
-            return DamagedClip(f"clip {clip!r}: {error}")
+            return DamagedClip(f"clip {shortened(clip)!r}: {error}")
 
     def _from_array(self, clip: str, array: Array) -> Outcome:
         if array.ndim not in (3, 4):
@@ -81,49 +92,13 @@ class Own(Described):
                 f"here (frames, {joints}, ...)"
             )
         bodies = array[None] if array.ndim == 3 else array
+        if len(bodies) > _MOST_BODIES:
+            raise DamagedClip(
+                f"shape {array.shape} has {len(bodies)} bodies; a clip is (bodies, frames, joints, "
+                "coordinates): save one array a clip, or an .npz with a clip a key"
+            )
         tracks = [track for x_tvc in bodies for track in seen_part(self.stored(x_tvc))]
         return self.recording(clip, bodies.shape[1], tracks)
-
-
-def table_clips(reader: Described, table: Table, unnamed: str) -> Iterator[Outcome]:
-    """The clips of a table; lines without a clip's name make the clip `unnamed`."""
-    left = _MOST_GAPS + _MOST_SPREAD * len(table.line_r)
-    for name, rows in zip(table.clips, table.rows_by_clip(), strict=True):
-        clip = name or unnamed
-        try:
-            first, last = int(table.frame_r[rows].min()), int(table.frame_r[rows].max())
-            check_gaps(first, last, len(np.unique(table.frame_r[rows])))
-            tracks = _tracks(reader, table, rows, first)
-            left -= sum(len(track.x_tvc) for track in tracks)
-            if left < 0:
-                raise DamagedClip("the frames of this file are mostly gaps; it is read no further")
-            yield reader.recording(clip, last - first + 1, tracks)
-        except DamagedClip as error:
-            yield DamagedClip(f"clip {clip!r}: {error}")
-            if left < 0:
-                return
-
-
-def _tracks(reader: Described, table: Table, rows: NDArray[np.int64], first: int) -> list[Track]:
-    tracks = []
-    for body in np.unique(table.body_r[rows]):
-        own = rows[table.body_r[rows] == body]
-        frame_r, joint_r = table.frame_r[own], table.joint_r[own]
-        start, frames = int(frame_r.min()), int(np.ptp(frame_r)) + 1
-        check_gaps(start, start + frames - 1, len(np.unique(frame_r)))
-        joints = len(reader.facts.layout.joints)
-        place_r = (frame_r - start) * joints + joint_r
-        kept = np.unique(place_r, return_index=True)[1]
-        if len(kept) < len(own):
-            twice = np.setdiff1d(np.arange(len(own)), kept)[0]
-            raise DamagedClip(
-                f"line {table.line_r[own[twice]]}: joint '{reader.facts.layout.joints[joint_r[twice]]}' "
-                f"stands twice in frame {frame_r[twice]}"
-            )
-        x_tvc = np.zeros((frames * joints, table.x_rc.shape[1]))
-        x_tvc[place_r] = table.x_rc[own]
-        tracks += seen_part(reader.stored(x_tvc.reshape(frames, joints, -1)), start - first)
-    return tracks
 
 
 def _clips_in(source: Source, entry: Entry) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_skeleton.data.bodies import motion
-from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import number_rows, seen_tracks, text_lines, without_mark
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome, Reader
 from ssl_skeleton.data.recording import Facts, Recording, Track
@@ -74,11 +74,11 @@ class PkuMmd(Reader):
         """The clips of a video, damaged ones as DamagedClip; DamagedClip when nothing can be read right."""
         if entry.stem not in self._labels:
             raise DamagedClip("there is no label file of this name")
-        label_lines = self.source.read(self._labels[entry.stem], _MOST_LABEL_BYTES).splitlines()
+        label_lines = text_lines(self.source.read(self._labels[entry.stem], _MOST_LABEL_BYTES))
         data = self.source.read(entry, _MOST_BYTES).rstrip()
         if max(data.count(b"\n"), data.count(b"\r")) >= _MOST_FRAMES:
             raise DamagedClip(f"more than the {_MOST_FRAMES} lines that a video may have")
-        frames = data.splitlines()
+        frames = text_lines(data)
         left = _MOST_OVERLAP * len(frames)
         outcomes: list[Outcome] = []
         for number, line in enumerate(label_lines, 1):
@@ -167,7 +167,7 @@ def _splits(source: Source) -> tuple[dict[str, SplitRule], str]:
             notes.append(f"the source held no {pattern.replace('?', '-')}, so there is no split {name}")
             continue
         try:
-            splits[name] = _rule(text_of(source.read(files[0], _MOST_SPLIT_BYTES)), column)
+            splits[name] = _rule(text_of(without_mark(source.read(files[0], _MOST_SPLIT_BYTES))), column)
         except DamagedClip as error:
             raise UserError(f"{source}: {files[0].path}: {error}") from None
     return splits, "; ".join(notes)

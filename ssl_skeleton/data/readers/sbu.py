@@ -1,8 +1,9 @@
 """SBU Kinect Interaction (Yun et al., CVPR Workshops 2012): two persons, 15 joints each.
 
 The clips lie at sXXsYY/CC/NNN/skeleton_pos.txt: pair (who acts, and on whom), class, repetition. A line is a
-frame: its number, then the joints of the person who acts and of the other one. x and y are shares of the
-image, z is scaled; the formulas that undo this come with the data and are those of `_to_metres`.
+frame: its number, then the joints of two persons (believed: the left one first). x, y and z are scaled; the
+formulas that undo this come with the data and are those of `_to_metres`. All three axes seem to share one
+unit, for 10000 / 7.8125 = 1280 = 2560 / 2, so x and y may be millimetres of the world or places in the image.
 """
 
 import re
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.parsing.rows import frame_order, number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import frame_order, number_rows, seen_tracks, text_lines
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Reader
 from ssl_skeleton.data.recording import Facts, Recording
@@ -50,16 +51,16 @@ _SPLITS = {
     for number, fold in enumerate(_FOLDS, 1)
 }
 _NOTE = (
-    "x and y are places in the image, scaled so that the image is 2.56 x 1.92 m; they agree with the metres "
-    "of z for a body about 2.3 m away"
+    "a unit of the published formulas is taken for a millimetre; whether x and y are metres of the world "
+    "or places in the image is undecided"
 )
 
 
 class Sbu(Reader):
     """Reader of SBU Kinect Interaction: 282 clips, 8 classes, 21 pairs of 7 subjects.
 
-    `setup` is the pair, 304 for s03s04, and `subject` the one who acts, whose track comes first. A joint at
-    exactly 0, 0, 0 in the file is not seen, and is stored so.
+    `setup` is the pair, 304 for s03s04, and `subject` the one who acts. Tracks keep the order of the file. A
+    joint at exactly 0, 0, 0 in the file is not seen, and is stored so.
     """
 
     def __init__(self, source: Source, about: About | None = None) -> None:
@@ -76,7 +77,7 @@ class Sbu(Reader):
         active, other, action, repetition = map(int, place.groups())
         if not 1 <= action <= len(_CLASSES):
             raise DamagedClip(f"class {action} is not one of 1 to {len(_CLASSES)}")
-        rows = number_rows(self.source.read(entry, _MOST_BYTES).splitlines(), columns=1 + 2 * 3 * _JOINTS)
+        rows = number_rows(text_lines(self.source.read(entry, _MOST_BYTES)), columns=1 + 2 * 3 * _JOINTS)
         x_tmvc = _to_metres(rows[frame_order(rows[:, 0]), 1:].reshape(-1, 2, _JOINTS, 3))
         recording = Recording(
             name=f"s{active:02}s{other:02}_{action:02}_{repetition:03}",

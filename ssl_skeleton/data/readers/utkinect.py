@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.parsing.rows import frame_order, number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import frame_order, number_rows, seen_tracks, text_lines, without_mark
 from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome, Reader
 from ssl_skeleton.data.recording import Facts, Recording
 from ssl_skeleton.data.source import Entry, Source
-from ssl_skeleton.data.splits import SplitRule
+from ssl_skeleton.data.splits import ODD_SUBJECTS_TRAIN
 from ssl_skeleton.errors import DamagedClip, UserError, nearest
 from ssl_skeleton.skeleton.layout import load_layout
 
@@ -38,11 +38,6 @@ _CLASSES = {
 _JOINTS = 20
 _MOST_BYTES = 1 << 24
 _MOST_LABEL_BYTES = 1 << 20
-_SPLITS = {
-    "cross_subject": SplitRule(column="subject", train=(1, 3, 5, 7, 9), test=(2, 4, 6, 8, 10)),
-    # For choosing hyper-parameters: both parts are training clips of `cross_subject`.
-    "cross_subject_dev": SplitRule(column="subject", train=(1, 5, 9), test=(3, 7)),
-}
 _NOTE = "frames follow one another as recorded; where the sensor lost the body, frames are missing"
 
 Interval = tuple[int, int] | None  # first and last frame number; None when the action is missing
@@ -63,8 +58,8 @@ class UtKinect(Reader):
             self._intervals = _read_labels(source.read(labels[0], _MOST_LABEL_BYTES))
         except DamagedClip as error:
             raise UserError(f"{source}: {labels[0].path}: {error}") from None
-        classes = tuple(_CLASSES.values())
-        facts = Facts("utkinect", load_layout("kinect_v1_20"), 15.0, classes, splits=_SPLITS, note=_NOTE)
+        layout, classes = load_layout("kinect_v1_20"), tuple(_CLASSES.values())
+        facts = Facts("utkinect", layout, 15.0, classes, splits=ODD_SUBJECTS_TRAIN, note=_NOTE)
         super().__init__(source, facts, entries)
 
     def read(self, entry: Entry) -> Sequence[Outcome]:
@@ -75,7 +70,7 @@ class UtKinect(Reader):
         key = name.group(1).lower()
         if key not in self._intervals:
             raise DamagedClip(f"actionLabel.txt says nothing of {key}")
-        rows = number_rows(self.source.read(entry, _MOST_BYTES).splitlines(), columns=1 + 3 * _JOINTS)
+        rows = number_rows(text_lines(self.source.read(entry, _MOST_BYTES)), columns=1 + 3 * _JOINTS)
         rows = rows[frame_order(rows[:, 0])]
         outcomes: list[Outcome] = []
         for label, (action, interval) in enumerate(self._intervals[key].items()):
@@ -112,7 +107,7 @@ def _read_labels(data: bytes) -> dict[str, dict[str, Interval]]:
     """For each sXX_eXX the interval of every action, in label order; DamagedClip when one is wrong."""
     found: dict[str, dict[str, Interval]] = {}
     heading = ""
-    for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
+    for number, line in enumerate(without_mark(data).decode("ascii", "replace").splitlines(), 1):
         text = line.strip()
         if _HEADING.fullmatch(text):
             heading = text.lower()

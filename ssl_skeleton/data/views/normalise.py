@@ -1,5 +1,6 @@
 """Where a body stands, where it looks and how tall it is say little about its motion: take them out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,19 +11,27 @@ from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Facing, Layout, Spot
 
+_SHOULDERS_TO_SPINE = 1.5  # about how many times the shoulders' distance a spine is long
+
 
 class NormaliseConfig(Config):
     """What is taken out of the coordinates, in this order.
 
     The leading body is the first one seen in the first frame in which any is seen; all bodies are moved,
-    turned and scaled as one.
+    turned and scaled as one. Its reference frame is that first one or, where single joints are missing, the
+    first of those in which it shows most of the joints that are asked for here.
 
-    center  `first_frame` moves the leading body's root (its layout's `center`, if that names one) in that
-            frame to the origin, `each_frame` does so in every frame (which also takes the path walked out).
-    facing  turns the clip so that, in that frame, the leading body looks along -z: `yaw` about the vertical
-            alone, `body` also makes its spine upright.
-    scale   `torso` divides by the length of the leading body's spine in that frame, `minmax` maps each
-            coordinate's range in the clip to -1..1.
+    center  `first_frame` moves the leading body's root (its layout's `center`, if that names one) in the
+            reference frame to the origin, or the mean of the joints seen there when it is missing.
+            `each_frame` does so in every frame (which also takes the path walked out); one without the root
+            takes the nearest earlier root, else the first later one.
+    facing  turns the clip so that, in the reference frame, the leading body looks along -z: `yaw` about the
+            vertical alone, `body` also makes its spine upright. When a hip is missing, the shoulders alone
+            tell where it looks, and the other way round; without either pair it stays as it is, and without
+            an end of the spine `body` is `yaw`.
+    scale   `torso` divides by the length of the leading body's spine in the reference frame, or by 1.5 times
+            the distance of its shoulders when an end of the spine is missing, or by 1 without those; `minmax`
+            maps each coordinate's range in the clip to -1..1.
     """
 
     center: Literal["none", "first_frame", "each_frame"] = "first_frame"
@@ -47,15 +56,18 @@ def normalise(clips: Clips, layout: Layout, config: NormaliseConfig) -> Clips:
     if (config.center, config.facing, config.scale) == ("none", "none", "none"):
         return clips
     x_nctvm, seen = clips.x[:, :3], clips.seen
-    pose_ncv = _first_pose(x_nctvm, seen, layout)
+    pose_ncv, there_n1v = _reference(x_nctvm, seen, _asked(layout, config))
     if config.center != "none":
-        x_nctvm = x_nctvm - _origin(x_nctvm, seen, pose_ncv, layout, config.center)
+        origin = _origin(pose_ncv, there_n1v, layout)[:, :, None, None, None]
+        if config.center == "each_frame":
+            origin = _origins(x_nctvm, seen, origin, layout)
+        x_nctvm = x_nctvm - origin
         x_nctvm = torch.where(seen, x_nctvm, 0.0)  # nothing that follows moves a zero
     if config.facing != "none":
-        rotation_ncd = facing_rotation(pose_ncv, layout, upright=config.facing == "body")
+        rotation_ncd = facing_rotation(pose_ncv, layout, there_n1v, upright=config.facing == "body")
         x_nctvm = torch.einsum("ncd,ndtvm->nctvm", rotation_ncd, x_nctvm)
     if config.scale == "torso":
-        x_nctvm = x_nctvm / _torso_length(pose_ncv, layout)[:, None, None, None, None]
+        x_nctvm = x_nctvm / _torso_length(pose_ncv, there_n1v, layout)[:, None, None, None, None]
     if config.scale == "minmax":
         x_nctvm = _minmax(x_nctvm, seen & _valid(clips))
     return clips.with_x(with_space(clips.x, x_nctvm))
@@ -66,23 +78,31 @@ def with_space(x_nctvm: Tensor, space_nctvm: Tensor) -> Tensor:
     return torch.cat([space_nctvm, x_nctvm[:, 3:]], dim=1) if x_nctvm.shape[1] > 3 else space_nctvm
 
 
-def facing_rotation(pose_ncv: Tensor, layout: Layout, *, upright: bool) -> Tensor:
+def facing_rotation(
+    pose_ncv: Tensor, layout: Layout, there_n1v: Tensor | None = None, *, upright: bool
+) -> Tensor:
     """The rotation (N, 3, 3) that turns a pose (N, 3, V) to look along -z, its left at the smaller x.
 
-    `upright` also turns its spine to +y; else the vertical stays as it is. A pose without hips and
-    shoulders (all zero, say) gets the identity. Raises UserError when the layout has no `facing`.
+    `upright` also turns its spine to +y; else the vertical stays as it is. `there_n1v` bool (N, 1, V or 1)
+    are the joints that are seen, None: all. Of hips, shoulders and spine only what is complete counts:
+    without hips and shoulders (all zero, say) a pose gets the identity, without a spine its vertical stays.
+    Raises UserError when the layout has no `facing`.
     """
     facing = _facing(layout, "facing")
+    if there_n1v is None:
+        there_n1v = pose_ncv.new_ones(len(pose_ncv), 1, 1, dtype=torch.bool)
 
-    def point(spot: Spot) -> Tensor:
-        return _mean_joint(pose_ncv[:, :, list(layout.indices(spot))], dim=2)
+    def arrow(start: Spot, end: Spot, instead: float | Tensor = 0.0) -> Tensor:
+        tail, tail_there_n1 = _mean_at(pose_ncv, there_n1v, layout.indices(start), whole=True)
+        head, head_there_n1 = _mean_at(pose_ncv, there_n1v, layout.indices(end), whole=True)
+        return torch.where(tail_there_n1 & head_there_n1, head - tail, instead)
 
-    hips = point(facing.right_hip) - point(facing.left_hip)
-    shoulders = point(facing.right_shoulder) - point(facing.left_shoulder)
+    hips = arrow(facing.left_hip, facing.right_hip)
+    shoulders = arrow(facing.left_shoulder, facing.right_shoulder)
     vertical = torch.tensor([0.0, 1.0, 0.0], dtype=pose_ncv.dtype, device=pose_ncv.device).expand(
         len(pose_ncv), 3
     )
-    up = point(facing.upper_spine) - point(facing.lower_spine) if upright else vertical
+    up = arrow(facing.lower_spine, facing.upper_spine, vertical) if upright else vertical
     right, up_length = hips + shoulders, up.norm(dim=1, keepdim=True)
     up = up / up_length.clamp(min=1e-6)
     right = right - (right * up).sum(dim=1, keepdim=True) * up
@@ -95,39 +115,80 @@ def facing_rotation(pose_ncv: Tensor, layout: Layout, *, upright: bool) -> Tenso
     )
 
 
-def _first_pose(x_nctvm: Tensor, seen: Tensor, layout: Layout) -> Tensor:
-    """The leading body (N, C, V): the first one seen in the first frame in which any is seen.
+def _asked(layout: Layout, config: NormaliseConfig) -> list[int]:
+    """The joints that `config` is measured on."""
+    spots: list[Spot] = []
+    if config.center != "none":
+        spots += [layout.center or layout.root]
+    if config.facing != "none":
+        facing = _facing(layout, "facing")
+        spots += [facing.left_hip, facing.right_hip, facing.left_shoulder, facing.right_shoulder]
+    if config.facing == "body" or config.scale == "torso":
+        facing = _facing(layout, "scale" if config.facing == "none" else "facing")
+        spots += [facing.lower_spine, facing.upper_spine]
+    return sorted({joint for spot in spots for joint in layout.indices(spot)})
 
-    Where joints are missing, it is taken where those that tell its place and direction are seen, if anywhere.
-    """
-    seen_ntm = seen[:, 0].any(dim=2).to(torch.uint8)
-    if seen.shape[3] > 1:
-        spots = [layout.center or layout.root, *(dict(layout.facing).values() if layout.facing else ())]
-        needed = [joint for spot in spots for joint in layout.indices(spot)]
-        seen_ntm += seen[:, 0, :, needed].all(dim=2)
+
+def _reference(x_nctvm: Tensor, seen: Tensor, asked: list[int]) -> tuple[Tensor, Tensor]:
+    """The leading body (N, C, V) in its reference frame, and which of its joints are there (N, 1, V or 1)."""
+    body_ntm = seen[:, 0].any(dim=2).to(torch.uint8)
     each_n = torch.arange(len(x_nctvm), device=x_nctvm.device)
-    first_n = seen_ntm.amax(dim=2).argmax(dim=1)
-    return x_nctvm[each_n, :, first_n, :, seen_ntm[each_n, first_n].argmax(dim=1)]
+    frame_n = body_ntm.amax(dim=2).argmax(dim=1)
+    leader_n = body_ntm[each_n, frame_n].argmax(dim=1)
+    if seen.shape[3] > 1:
+        seen_ntv = seen[each_n, 0, :, :, leader_n]
+        shown_nt = seen_ntv[:, :, asked].sum(dim=2)
+        frame_n = torch.where(seen_ntv.any(dim=2), shown_nt, -1).argmax(dim=1)
+    return x_nctvm[each_n, :, frame_n, :, leader_n], seen[each_n, :, frame_n, :, leader_n]
 
 
-def _origin(x_nctvm: Tensor, seen: Tensor, pose_ncv: Tensor, layout: Layout, center: str) -> Tensor:
-    """The point that becomes zero, (N, C, 1 or T, 1, 1)."""
-    places = list(layout.indices(layout.center or layout.root))
-    if center == "first_frame":
-        return _mean_joint(pose_ncv[:, :, places], dim=2)[:, :, None, None, None]
-    first_seen = (
-        seen.any(dim=3, keepdim=True).to(torch.uint8).argmax(dim=4, keepdim=True)
-    )  # (N, 1, T, 1, 1): who leads each frame
-    centers = _mean_joint(x_nctvm[:, :, :, places], dim=3)[:, :, :, None]
-    return centers.gather(4, first_seen.expand(-1, centers.shape[1], -1, -1, -1))
+def _origin(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor:
+    """The centre of a pose (N, C), or the mean of what is there when nothing of the centre is."""
+    center, there_n1 = _mean_at(pose_ncv, there_n1v, _center(layout))
+    if there_n1v.shape[2] == 1:
+        return center
+    return torch.where(there_n1, center, _mean_at(pose_ncv, there_n1v, range(pose_ncv.shape[2]))[0])
 
 
-def _mean_joint(joints: Tensor, dim: int) -> Tensor:
-    """The mean over the axis `dim` of those joints (N, C, ...) that are there; one exactly at zero is not."""
-    if joints.shape[dim] == 1:
-        return joints.squeeze(dim)
-    there = (joints != 0).any(dim=1, keepdim=True)
-    return joints.sum(dim) / there.sum(dim).clamp(min=1)
+def _origins(x_nctvm: Tensor, seen: Tensor, instead: Tensor, layout: Layout) -> Tensor:
+    """The centre of whoever leads each frame, (N, C, T, 1, 1); `instead` (N, C, 1, 1, 1) where there is none.
+
+    A frame without it has that of the nearest earlier frame, else of the first later one.
+    """
+    # (N, 1, T, 1, 1): the first body seen leads a frame
+    leader = seen.any(dim=3, keepdim=True).to(torch.uint8).argmax(dim=4, keepdim=True)
+    centers, there = (part[:, :, :, None] for part in _mean_at(x_nctvm, seen, _center(layout), dim=3))
+    centers = centers.gather(4, leader.expand(-1, centers.shape[1], -1, -1, -1))
+    if seen.shape[3] == 1:
+        return centers
+    there = there.gather(4, leader)
+    step = torch.arange(there.shape[2], device=there.device)[:, None, None]
+    source = torch.where(there, step, -1).cummax(dim=2).values
+    source = torch.where(source < 0, there.to(torch.uint8).argmax(dim=2, keepdim=True), source)
+    return torch.where(there.any(dim=2, keepdim=True), centers.gather(2, source.expand_as(centers)), instead)
+
+
+def _center(layout: Layout) -> tuple[int, ...]:
+    return layout.indices(layout.center or layout.root)
+
+
+def _mean_at(
+    x: Tensor, there: Tensor, joints: Sequence[int], dim: int = 2, *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The mean over those of `joints` on the axis `dim` that are there, and whether any is, or all (`whole`).
+
+    `x` (N, C, ...) is zero where `there` (N, 1, ...), of V or 1 on that axis, is false.
+    """
+    place: tuple[slice[None] | list[int], ...] = (*[slice(None)] * dim, list(joints))
+    joint_x = x[place]
+    if there.shape[dim] == 1:  # bodies are seen as a whole
+        there = there.expand(*there.shape[:dim], len(joints), *there.shape[dim + 1 :])
+    else:
+        there = there[place]
+    known = there.all(dim) if whole else there.any(dim)
+    if len(joints) == 1:
+        return joint_x.squeeze(dim), known
+    return joint_x.sum(dim) / there.sum(dim).clamp(min=1), known
 
 
 def _facing(layout: Layout, key: str) -> Facing:
@@ -139,15 +200,20 @@ def _facing(layout: Layout, key: str) -> Facing:
     return layout.facing
 
 
-def _torso_length(pose_ncv: Tensor, layout: Layout) -> Tensor:
-    """The length of the spine (N,) in metres; 1 where there is none."""
+def _torso_length(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor:
+    """The length of the spine (N,) in metres, else 1.5 times that between the shoulders; 1 without both."""
     facing = _facing(layout, "scale")
-    upper, lower = (
-        _mean_joint(pose_ncv[:, :, list(layout.indices(spot))], dim=2)
-        for spot in (facing.upper_spine, facing.lower_spine)
-    )
-    length = (upper - lower).norm(dim=1)
-    return torch.where(length > 1e-3, length, 1.0)
+
+    def length(one: Spot, two: Spot) -> Tensor:
+        ends = [_mean_at(pose_ncv, there_n1v, layout.indices(spot)) for spot in (one, two)]
+        (tail, tail_there_n1), (head, head_there_n1) = ends
+        return torch.where((tail_there_n1 & head_there_n1)[:, 0], (head - tail).norm(dim=1), torch.nan)
+
+    spine = length(facing.lower_spine, facing.upper_spine)
+    if there_n1v.shape[2] > 1:
+        shoulders = _SHOULDERS_TO_SPINE * length(facing.left_shoulder, facing.right_shoulder)
+        spine = torch.where(spine.isnan(), shoulders, spine)
+    return torch.where(spine > 1e-3, spine, 1.0)  # not a number is not greater
 
 
 def _valid(clips: Clips) -> Tensor:

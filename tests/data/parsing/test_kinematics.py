@@ -47,12 +47,16 @@ def test_places_against_matrices_one_at_a_time(seed):
 
 @given(st.integers(0, 300_000), st.integers(1, 70))
 def test_blocks_hold_every_frame_once(frames, joints):
-    blocks = frame_blocks(frames, joints)
+    blocks = frame_blocks(frames, joints, size=6 * frames * joints)
     assert [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
     assert sum(block.stop - block.start for block in blocks) == frames
     assert all((block.stop - block.start) * joints <= 1 << 16 for block in blocks)
 
 
-def test_more_frames_than_any_recording_has():
-    with pytest.raises(DamagedClip, match="40000000 frames of 31 joints are too many"):
-        frame_blocks(40_000_000, 31)
+@given(st.integers(1, 10**6), st.integers(1, 1000), st.integers(0, 10**8))
+def test_no_more_places_than_a_file_can_hold(frames, joints, size):
+    if frames * joints <= (1 << 16) + size // 6:
+        assert frame_blocks(frames, joints, size)[-1].stop == frames
+    else:
+        with pytest.raises(DamagedClip, match=f"{frames} frames of {joints} joints .* of {size} bytes"):
+            frame_blocks(frames, joints, size)

@@ -6,7 +6,7 @@ from builders import damages
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_skeleton.data.parsing.rows import frame_order, number_rows, seen_tracks
+from ssl_skeleton.data.parsing.rows import decimals, frame_order, number_rows, seen_tracks, text_lines
 from ssl_skeleton.errors import DamagedClip
 
 numbers = st.floats(-1e6, 1e6) | st.integers(-(10**6), 10**6)
@@ -43,6 +43,26 @@ def test_reads_what_was_written(rows, between):
 def test_what_is_wrong_and_where(line, message):
     with pytest.raises(DamagedClip, match="^" + re.escape(message)):
         number_rows([b"1 2 3", b"", line, b"4 5 6"], 3, first_line=10)
+
+
+@given(st.lists(numbers, min_size=1))
+def test_decimals(values):
+    assert decimals([repr(value).encode() for value in values], 1) == values
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nan", "inf", "1_0", "0x10", "1e999", "-1000001", "1,2", "-", "\\xc3\\xa9", "1" * 60]
+)
+def test_the_first_of_several_that_is_no_number(wrong):
+    word = wrong.encode().replace(rb"\xc3\xa9", "é".encode())
+    with pytest.raises(DamagedClip, match=re.escape(f"line 7: {wrong[:40]!r} is no number within 1000000")):
+        decimals([b"1", b"-2.5e3", word, b"also wrong"], 7)
+
+
+@given(st.lists(st.sampled_from([b"a", b"", b"\xef\xbb\xbf"])))
+def test_a_byte_order_mark_is_passed_over_once(lines):
+    text = b"".join(line + b"\n" for line in lines)
+    assert text_lines(b"\xef\xbb\xbf" + text) == lines
 
 
 @pytest.mark.parametrize("lines", [[], [b""], [b" ", b"\t"], [b",", b" , ,"]])

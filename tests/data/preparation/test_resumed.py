@@ -51,7 +51,9 @@ def prepare(source: Path, out: Path, **options):
 def source(tmp_path_factory) -> Path:
     """Files of no clip up to three, with damage, nobody and doubled names among them."""
     folder = write_files(tmp_path_factory.mktemp("recordings") / "source", FILES - 1)
-    write_file(folder, "0010", {"name": "clip 1 1", "frames": 3}, {"name": 'é, "last"', "frames": 6})
+    write_file(
+        folder, "0010", {"name": "clip 1 1", "frames": 3}, {"name": 'é, "last"', "frames": 6, "bodies": 3}
+    )
     return folder
 
 

@@ -25,7 +25,7 @@ FACTS = Facts(
 
 
 class MadeUp(Reader):
-    """A file is a JSON list of clips: {"name", "frames", "first", "x", and columns of clips.csv}.
+    """A file is a JSON list of clips: {"name", "frames", "first", "x", "bodies", and columns of clips.csv}.
 
     Of no frames: nobody is seen. {"damaged": why} is damage to one clip, {"raise": kind} an end of all.
     """
@@ -57,7 +57,9 @@ def _outcome(clip: dict[str, Any]) -> Outcome:
     x_tvc = np.random.default_rng(seen).normal(size=(seen, 20, 3)).astype(np.float32)
     if "x" in clip:
         x_tvc[0, 0, 0] = clip["x"]
-    tracks = [Track(first, x_tvc), Track(first, x_tvc[: (seen + 1) // 2])] if seen else []
+    tracks = [Track(first, x_tvc), *[Track(first, x_tvc[: (seen + 1) // 2])] * (clip.get("bodies", 2) - 1)]
+    if not seen:
+        tracks = []
     return Recording(clip["name"], first + seen, tracks, **columns)
 
 

@@ -1,4 +1,5 @@
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,9 @@ def refused(path: Path, *, labels_of: list[str] | None = None) -> str:
         ({"classes": [1]}, "classes.0: input should be a valid string, not 1"),
         ({"labels": "a.csv", "names": "{label}"}, "labels and names: give one of them"),
         ({"names": "{lable}"}, "names: unknown part 'lable'; did you mean 'label'?"),
+        ({"names": "{}{}{}{}q"}, "names: two parts that stand for any text need something between them"),
+        ({"names": "{label}{}_{subject}"}, "names: two parts that stand for any text"),
+        ({"names": "{}_{}_{label}_{}"}, "names: more than 3 parts stand for any text"),
         ({"names": "{label}_{label}"}, "names: a part stands twice"),
         ({"splits": {"s": {"colum": 1}}}, "splits.s: unknown key 'colum'; did you mean 'column'?"),
         ({"splits": {"s": {"column": "subjects", "train": [1], "test": [2]}}}, "did you mean 'subject'?"),
@@ -97,7 +101,10 @@ def test_labels_of_a_file(tmp_path):
         ("clip,label,label\n", "column 'label' stands twice"),
         ("clip,label\na\n", "line 2 has 1 cells, not 2"),
         ("clip,label\na,x\n\na,y\n", "line 4: clip 'a' stands twice"),
-        ("clip,subject\na,one\n", "clip 'a': subject 'one' is no whole number"),
+        (
+            "clip,subject\na,P01\n",
+            "clip 'a': subject 'P01' is no whole number, as subject, camera, setup, repetition must be",
+        ),
         ("clip,subject\na,-1\n", "subject '-1' is no whole number"),
         ("clip,subject\na,1234567890\n", "is no whole number"),
         ('clip,label\n"a\n', "cannot be read as CSV"),
@@ -109,6 +116,39 @@ def test_what_is_wrong_in_a_labels_file(tmp_path, text, message):
     error = refused(about_file(tmp_path, labels="labels.csv"), labels_of=["a", "b"])
     assert message in error
     assert "labels.csv" in error
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_labels_file_from_anywhere(tmp_path, delimiter):
+    (tmp_path / "labels.csv").write_text("Clip,LABEL, Subject\na,wave,3\n".replace(",", delimiter))
+    labels = about(tmp_path, labels="labels.csv").labels(["a"])
+    assert (labels.classes, labels.of("a")) == (("wave",), {"label": 0, "subject": 3})
+
+
+def test_an_empty_about_file(tmp_path):
+    (tmp_path / "about.yaml").write_text("# nothing yet\n")
+    assert "is empty; it should say dataset, fps and layout" in refused(tmp_path / "about.yaml")
+
+
+def test_a_layout_file_that_is_wrong_or_whose_name_is_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("{name: mine, joints: [a, b]}")
+    with pytest.raises(UserError, match=r"about.yaml: .*mine.yaml: bones"):
+        about(tmp_path, layout="mine.yaml").layout()
+    with pytest.raises(UserError, match=r"about.yaml: layout: no file 'aaa"):
+        about(tmp_path, layout="a" * 1000).layout()
+
+
+def test_long_names_are_quoted_in_part(tmp_path):
+    error = refused(about_file(tmp_path, names="{label}_s{subject}"), labels_of=["a" * 200])
+    assert "a" * 81 not in error
+    assert about(tmp_path, names="{label}_s{subject}").labels(["a" * 301]).of("a" * 301) == {}
+
+
+def test_a_name_that_nearly_fits_in_many_ways_takes_no_time(tmp_path):
+    start = time.process_time()
+    error = refused(about_file(tmp_path, names="{}_{label}_{}_s{subject}"), labels_of=["_" * 300])
+    assert "does not read" in error
+    assert time.process_time() - start < 2  # about 0.05
 
 
 def test_a_labels_file_that_is_not_there(tmp_path):
@@ -135,7 +175,7 @@ def test_labels_in_names(tmp_path, pattern, clip, found):
 
 def test_a_name_that_does_not_fit(tmp_path):
     error = refused(about_file(tmp_path, names="{label}_s{subject}"), labels_of=["walk_s1", "walk"])
-    assert "names: clip 'walk' does not read '{label}_s{subject}'" in error
+    assert "clip 'walk' does not read '{label}_s{subject}' (is this the right format and folder?)" in error
 
 
 def test_no_labels_at_all(tmp_path):

@@ -127,6 +127,35 @@ def test_bones_keep_their_lengths(tmp_path):
             assert np.allclose(np.linalg.norm(along_tc, axis=1), np.linalg.norm(offset) / 100, atol=1e-5)
 
 
+def test_trifles_that_programs_write_otherwise(tmp_path):
+    text = bvh_text()
+    wanted = read(tmp_path, text).tracks[0].x_tvc
+    for old, new in (
+        ("MOTION\n", "MOTION\n\n"),
+        ("Frame Time: ", "\n \nFrame Time: "),
+        ("Frames: 4", "Frames:4"),
+        ("Frames: 4", "frames :\t4 "),
+        ("Frame Time: ", "Frame  Time:"),
+        ("MOTION", " Motion "),
+        ("HIERARCHY", "\xef\xbb\xbfHIERARCHY"),  # a byte-order mark
+        ("\n", "\r\n"),
+        ("\n", "\r"),
+    ):
+        assert old in text
+        assert np.array_equal(read(tmp_path, text.replace(old, new)).tracks[0].x_tvc, wanted), (old, new)
+
+
+def test_names_in_other_letters(tmp_path):
+    text = bvh_text().replace("Spine1", "Wirbelsäule").replace("LeftArm", "左腕").replace("Neck", "Cou bas")
+    (tmp_path / "clip.bvh").write_bytes(text.encode())
+    reader = Bvh(Source(tmp_path), None)
+    assert {"Wirbelsäule", "左腕", "Cou bas"} < set(reader.facts.layout.joints)
+    wide = bvh_text().replace("OFFSET 0.000000", "OFFSET \uff10", 1)  # a digit as wide as a letter of Chinese
+    (tmp_path / "clip.bvh").write_bytes(wide.encode())
+    with pytest.raises(DamagedClip, match=r"line 4: '.*xef.*' is no number"):
+        reader.read(reader.entries[0])
+
+
 # Layouts
 
 
@@ -283,17 +312,20 @@ AT = {start: GOOD[: GOOD.index(start)].count("\n") + 1 for start in ("MOTION", "
         ("HIERARCHY", "HIERARCHIE", "line 1: the file does not begin with HIERARCHY and ROOT"),
         ("ROOT", "JOINT", "line 2: the file does not begin with HIERARCHY and ROOT"),
         ("MOTION", "", "the file ends where MOTION should stand"),
-        ("Frames: 3", "Frames: 4", f"line {AT['Frames']}: says 4 frames, but 3 follow"),
+        ("Frames: 3", "Frames: 4", f"says 'Frames: 4', but 3 follow from line {AT['Frame Time'] + 1} on"),
         ("Frames: 3", "Frames: -3", f"line {AT['Frames']}: '-3' is no number of frames"),
         ("Frames: 3", f"Frames: {'9' * 5000}", "is no number of frames"),
+        ("Frames: 3", "Frames: \xff3", f"line {AT['Frames']}: '\\\\xff3' is no number of frames"),
+        ("Frames: 3", "Frames: 3 4", f"line {AT['Frames']}: should read Frames: and a number"),
+        ("Frames: 3", "\n\nFrames; 3", f"line {AT['Frames'] + 2}: should read Frames: and a number"),
         ("Frames: 3", "3", f"line {AT['Frames']}: should read Frames: and a number"),
         ("0.0333333", "0", "Frame Time 0 is not 0.0001 to 10 seconds"),
-        ("0.0333333", "nan", f"line {AT['Frame Time']}: 'nan' are not 1 numbers"),
-        ("\tOFFSET 0.000000", "\tOFFSET inf", "line 4: 'inf 0.000000 0.000000' are not 3 numbers"),
+        ("0.0333333", "nan", f"line {AT['Frame Time']}: 'nan' is no number"),
+        ("\tOFFSET 0.000000", "\tOFFSET inf", "line 4: 'inf' is no number"),
         (
             "\tOFFSET 0.000000",
             "\tOFFSET 0.000000\n\tOFFSET",
-            "line 5: '0.000000 OFFSET 0.000000' are not 3 numbers",
+            "line 5: 'OFFSET' is no number",
         ),
         ("CHANNELS 6", "CHANNELS 7", "line 5: '7' channels are not 0 to 6"),
         ("CHANNELS 6 X", "CHANNELS 6 Y", "are not Xposition to Zrotation, each once"),
@@ -303,7 +335,7 @@ AT = {start: GOOD[: GOOD.index(start)].count("\n") + 1 for start in ("MOTION", "
         ("ROOT Hips\n{", "ROOT Hips\n", "line 4: 'Hips OFFSET' should be a name, followed by {"),
         ("\nMOTION", "}\nMOTION", "'}' stands after the first skeleton"),
         ("\nMOTION", "\nROOT Other { OFFSET 0 0 0 }\nMOTION", "'ROOT' stands after the first skeleton"),
-        ("ROOT Hips", "ROOT H\xfcfte", "line 2: byte 0xfc is no ASCII text"),
+        ("ROOT Hips", "ROOT H\xfcfte", "line 2: byte 0xfc is no UTF-8 text"),
     ],
 )
 def test_what_is_wrong(tmp_path, old, new, message):
@@ -343,8 +375,16 @@ def test_few_numbers_cannot_ask_for_many_places(tmp_path):
     joints = "".join(f" JOINT b{number} {{ OFFSET 0 0 0 }}" for number in range(900))
     tree = f"HIERARCHY\nROOT a {{ OFFSET 0 0 0 CHANNELS 1 Xposition {joints} }}\nMOTION\n"
     reader = opened(tmp_path, f"{tree}Frames: 50000\nFrame Time: 0.0333\n" + "0\n" * 50_000)
-    with pytest.raises(DamagedClip, match="50000 frames of 901 joints are too many"):
+    with pytest.raises(DamagedClip, match=r"50000 frames of 901 joints are too many for a file of \d+ bytes"):
         reader.read(reader.entries[0])
+
+
+def test_a_file_of_shortest_numbers_is_read(tmp_path):
+    joints = "".join(f" JOINT b{number} {{ OFFSET 0 0 0 CHANNELS 3 {ROTATIONS} }}" for number in range(200))
+    tree = f"HIERARCHY\nROOT a {{ OFFSET 0 1 0 CHANNELS 3 {ROTATIONS} {joints} }}\nMOTION\n"
+    text = f"{tree}Frames: 1000\nFrame Time: 0.0333\n" + ("0 " * 603 + "\n") * 1000
+    reader = opened(tmp_path, text)
+    assert reader.read(reader.entries[0])[0].frames == 1000
 
 
 @given(st.data())

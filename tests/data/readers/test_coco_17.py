@@ -110,9 +110,41 @@ def detection(**keys: Any) -> list[dict[str, Any]]:
         ),
         (detection(keypoints=[1e300] * 51), "frame 3: frame 0, joint 0: coordinate x is inf"),
         ([*detection(), *detection(image_id=10**9)], "only 2 frames from number 3 to 1000000000"),
+        (
+            detection(keypoints=ONE[0].tolist(), keypoint_scores=[1.0] * 17),
+            "frame 3: keypoints are x, y, z with confidences apart",
+        ),
+        (
+            [*detection(image_id="a_3.jpg"), *detection(image_id="b_3.jpg")],
+            "frame 3 is given twice, as 'a_3.jpg' and as 'b_3.jpg'",
+        ),
+        ([{"frame_id": 3, "instances": []}] * 2, "frame 3 is given twice, as 'item 0' and as 'item 1'"),
         (detection() * 101, "101 people are more than 100"),
     ],
 )
 def test_what_is_wrong_and_where(tmp_path, tree, message):
     with pytest.raises(DamagedClip, match=re.escape(message)):
         read(tmp_path, tree)
+
+
+@pytest.mark.parametrize(
+    "name", ["img_{:03}.mp4", "{}.jp2", "a/b7/frame-{}.jpg", "c:\\\\x\\\\{}.png", "take.{:04}"]
+)
+def test_numbers_in_names_of_images(tmp_path, name):
+    tree = [{**item, "image_id": name.format(int(item["image_id"][0]))} for item in alphapose(PAIR)]
+    clip = read(tmp_path, tree)
+    assert (clip.frames, len(clip.tracks)) == (4, 2)
+    assert clip.tracks[0].x_tvc.tobytes() in (stored(ONE), stored(OTHER))
+
+
+def test_gaps_of_a_numbered_person_cost_no_memory(tmp_path):
+    tree = [{**detection()[0], "image_id": 90 * n, "track_id": n % 2} for n in range(3000)]
+    with pytest.raises(DamagedClip, match="only 3000 frames from number 0 to 269910"):
+        read(tmp_path, tree)
+    empty = [{"frame_id": frame, "instances": []} for frame in range(200_000)]
+    for frame in (0, 199_999):
+        empty[frame] = {"frame_id": frame, "instances": [{**detection()[0], "track_id": 1}]}
+    (tmp_path / "data" / "clip.json").write_text(json.dumps(empty))
+    reader = Coco17(Source(tmp_path / "data"), about(tmp_path, layout=None))
+    with pytest.raises(DamagedClip, match="mostly gaps, in which nobody is seen; cut"):
+        reader.read(reader.entries[0])

@@ -46,6 +46,10 @@ def read(folder: Path, tree: Any = None, **keys) -> Recording:
         [[pose] for pose in X_TVC.tolist()],
         {"frames": [{"pose_landmarks": [pose]} for pose in as_dicts(X_TVC)]},
         [[[*mark, 0.99] for mark in pose] for pose in X_TVC.tolist()],
+        [{"landmark": pose} for pose in as_dicts(X_TVC)],
+        [{"pose_landmarks": {"landmark": pose}} for pose in as_dicts(X_TVC)],
+        [{"poseLandmarks": pose, "poseWorldLandmarks": []} for pose in as_dicts(X_TVC)],
+        [{"landmarks": [pose], "worldLandmarks": []} for pose in as_dicts(X_TVC)],
     ],
 )
 def test_all_forms_say_the_same(tmp_path, tree):
@@ -67,9 +71,11 @@ def test_tables_by_number_and_by_either_name(tmp_path):
     assert np.array_equal(read(tmp_path).tracks[0].x_tvc, STORED)
 
 
-@pytest.mark.parametrize("key", ["pose_world_landmarks", "world_landmarks", "landmarks"])
+@pytest.mark.parametrize("key", ["pose_world_landmarks", "poseWorldLandmarks", "worldLandmarks", "landmarks"])
 def test_the_world(tmp_path, key):
-    clip = read(tmp_path, [{key: pose} for pose in as_dicts(WORLD_TVC)], coordinates="world")
+    clip = read(
+        tmp_path, [{"landmarks": None, key: pose} for pose in as_dicts(WORLD_TVC)], coordinates="world"
+    )
     x_tvc = clip.tracks[0].x_tvc
     assert np.allclose(x_tvc, WORLD_TVC[..., :3] * [-1, -1, 1], atol=1e-6)
 
@@ -126,8 +132,23 @@ def test_the_example(tmp_path):
         ([[[1, 1, 1, [1]]] * 33], "frame 0: landmarks are not a list of numbers"),
         ([[[1e30, 1, 1, 1]] * 33], "frame 0, joint 0: coordinate x is"),
         ([{"frame": "a", "landmarks": []}], "a frame has no number"),
+        ([{"frame": 3, "landmarks": []}] * 2, "frame 3 is given twice"),
+        ([{"pose_landmarks": {"a": 1}}], "frame 0 is no list of landmarks"),
+        (
+            [{"pose_landmarks": {}, "frame": 9}, {"landmarks": X_TVC[0].tolist(), "frame": 10**6}],
+            "only 2 frames from number 9 to",
+        ),
+        ([X_TVC[0].tolist(), *[None] * 40_000, X_TVC[1].tolist()], "mostly gaps, in which nobody is seen"),
     ],
 )
 def test_what_is_wrong_and_where(tmp_path, tree, message):
     with pytest.raises(DamagedClip, match=re.escape(message)):
         read(tmp_path, tree)
+
+
+def test_the_world_in_millimetres_needs_a_unit(tmp_path):
+    x_tvc = WORLD_TVC[..., :3] * 50
+    with pytest.raises(DamagedClip, match="the body would take"):
+        read(tmp_path, x_tvc.tolist(), coordinates="world")
+    clip = read(tmp_path, x_tvc.tolist(), coordinates="world", unit=0.02)
+    assert np.allclose(clip.tracks[0].x_tvc, WORLD_TVC[..., :3] * [-1, -1, 1], atol=1e-5)

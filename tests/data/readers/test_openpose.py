@@ -1,5 +1,6 @@
 import json
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_what_is_wrong_and_where(tmp_path, text, message):
     (folder / "video_000000000001_keypoints.json").write_text(text)
     with pytest.raises(DamagedClip, match=re.escape(message)) as caught:
         read(tmp_path)
-    assert "video_000000000001_keypoints.json: " in str(caught.value) or "frame 1: 101" in str(caught.value)
+    assert "a/video_000000000001_keypoints.json: " in str(caught.value) or "frame 1: 101" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_what_is_wrong_and_where(tmp_path, text, message):
     [
         ([], "holds no *_keypoints.json"),
         (["a_keypoints.json"], "no frame number stands before _keypoints.json"),
-        (["a_1_keypoints.json", "a_01_keypoints.json"], "frame 1 is in a_01_keypoints.json too"),
+        (["a_1_keypoints.json", "a_01_keypoints.json"], "frame 1 is in a/a_01_keypoints.json too"),
         (
             ["a_1_keypoints.json"],
             "layout: nobody was found to count joints; write openpose_25 or openpose_18",
@@ -173,3 +174,57 @@ def test_openpose_knows_no_world(tmp_path):
     write_clip(tmp_path / "data" / "a", [[pose] for pose in person(2)])
     with pytest.raises(UserError, match="coordinates: OpenPose's are those of an image"):
         read(tmp_path, coordinates="world")
+
+
+@pytest.mark.parametrize(
+    "name", ["frame{:04}", "img-{:04}", "walk_{:04}_rendered", "{:012}", "take 3.{:02}", "vid-7_{}"]
+)
+def test_frames_named_after_images(tmp_path, name):
+    folder = tmp_path / "data" / "a"
+    folder.mkdir(parents=True)
+    clip = person(12)
+    for number, pose in enumerate(clip):
+        (folder / f"{name.format(number)}_keypoints.json").write_text(frame_text([pose]))
+    found = read(tmp_path)
+    assert list(found) == ["a"]
+    assert np.array_equal(whole(found["a"])[0], stored(clip))
+
+
+def test_a_file_of_no_frame_is_damaged_and_its_clip_is_read(tmp_path):
+    folder = write_clip(tmp_path / "data" / "a", [[pose] for pose in person(3)])
+    (folder / "cover_keypoints.json").write_text(frame_text([]))
+    reader = OpenPose(Source(tmp_path / "data"), about(tmp_path, layout=None))
+    stray, first = reader.entries
+    with pytest.raises(DamagedClip, match="no frame number stands before"):
+        reader.read(stray)
+    assert reader.read(first)[0].frames == 3
+
+
+def test_somebody_of_one_joint_is_followed():
+    x_tvc = np.zeros((20, 25, 3), np.float32)
+    x_tvc[:, 4] = np.stack([np.arange(20) * 10, np.arange(20), np.ones(20)], axis=1) + 1
+    (body,) = follow({frame: [pose] for frame, pose in enumerate(x_tvc)}, fps=30)
+    assert len(body) == 20
+    x_tvc[::2] = stored(person(20))[::2]  # found as a whole in every other frame
+    x_tvc[1::2, 4] = x_tvc[::2, 4]
+    (body,) = follow({frame: [pose] for frame, pose in enumerate(x_tvc)}, fps=30)
+    assert len(body) == 20
+
+
+def test_crowds_are_followed_in_bounded_time():
+    rng = np.random.default_rng(0)
+    small = np.array([[0, 1, 1], [0.01, 1, 1]])  # so that nobody is taken for another
+    people = {
+        frame: [(small + np.array([x, 0, 0])).astype(np.float32) for x in rng.uniform(1, 1e4, 100)]
+        for frame in range(300)
+    }
+    start = time.process_time()
+    assert sum(map(len, follow(people, fps=10_000))) == 30_000
+    assert time.process_time() - start < 5  # about 0.6; more than 10 without a bound on whom to remember
+
+
+@pytest.mark.parametrize("key", [{"unit": 0.001}, {"axes": ["x", "y", "z"]}])
+def test_openpose_knows_no_unit(tmp_path, key):
+    write_clip(tmp_path / "data" / "a", [[pose] for pose in person(2)])
+    with pytest.raises(UserError, match=r"image coordinates have none; leave it out$"):
+        read(tmp_path, **key)

@@ -3,6 +3,7 @@ import io
 import re
 import struct
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_every_kind_of_file(tmp_path):
 def test_numbers_of_any_kind(data, kind, fortran):
     x_tvc = (10 * walker(4)).astype(kind)
     np.save(data / "clip.npy", np.asfortranarray(x_tvc) if fortran else x_tvc)
-    (track,) = read(data.parent)["clip"].tracks
+    (track,) = read(data.parent, unit=1)["clip"].tracks
     assert np.array_equal(track.x_tvc, x_tvc.astype(np.float32))
 
 
@@ -165,9 +166,12 @@ def header(text: str) -> bytes:
         (b"\x93NUMPY\x09\x00", "not a .npy file"),
         (
             header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,20,3)}\n"),
-            "0 bytes",
+            r"shape \(99999999999999999999, 20, 3\) is not possible",
         ),
-        (header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,-20,3)}\n") + bytes(240), "240 bytes"),
+        (
+            header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,-20,3)}\n") + bytes(240),
+            "is not possible",
+        ),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,20,3)}\n") + bytes(236), "236 bytes"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,20,3)}\n") + bytes(244), "244 bytes"),
         (header("{'descr': '<f4', 'fortran_order': False, 'shape': " + "(" * 3000), "not a .npy file"),
@@ -177,6 +181,64 @@ def header(text: str) -> bytes:
 def test_headers_are_not_trusted(given_bytes, message):
     with pytest.raises(DamagedClip, match=message):
         read_npy(given_bytes)
+
+
+@pytest.mark.parametrize("most", [10**18, 2**63, 10**30, 10**4000])
+def test_axes_of_nothing_are_not_trusted(most):
+    for shape in (f"(0, {most}, 3)", f"({most}, {most}, 0)", f"(0, {2**39}, {2**39})"):
+        text = header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n")
+        with pytest.raises(DamagedClip, match="is not possible") as caught:
+            read_npy(text)
+        assert len(str(caught.value)) < 200
+
+
+def test_an_array_of_endless_axes_is_refused():
+    with pytest.raises(DamagedClip, match="is not possible"):
+        read_npy(header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9, ' * 2000})}}\n"))
+
+
+@pytest.mark.parametrize("shape", [(200, 50, 20, 3), (11, 1, 20, 3)])
+def test_frames_or_clips_are_not_taken_for_bodies(data, shape):
+    np.save(data / "clip.npy", np.ones(shape, np.float32))
+    with pytest.raises(DamagedClip, match=re.escape(f"shape {shape} has {shape[0]} bodies; a clip is")):
+        read(data.parent)
+    (data / "clip.npy").unlink()
+    np.savez(data / "all.npz", data=np.ones(shape, np.float32), labels=np.zeros(shape[0], int))
+    assert f"clip 'data': shape {shape} has {shape[0]} bodies" in next(iter(read(data.parent)))
+
+
+def test_a_great_many_bodies_of_no_frames():
+    text = header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**12 - 1}, 0, 20, 3)}}\n")
+    assert read_npy(text).shape[0] == 10**12 - 1
+
+
+def test_a_body_of_a_hundred_metres_has_another_unit(data):
+    x_tvc = walker(3) * 100
+    np.save(data / "clip.npy", x_tvc)
+    with pytest.raises(DamagedClip, match=r"the body would take 93.7 m; say in an about file .* 0\.001 for"):
+        read(data.parent)
+    for unit in (1, 0.01):
+        (track,) = read(data.parent, unit=unit)["clip"].tracks
+        assert np.allclose(track.x_tvc, x_tvc * unit, rtol=1e-5)
+
+
+def test_a_body_far_away_with_missing_joints_is_no_large_body(data):
+    x_tvc = walker(4) + np.array([0, 0, 8])
+    x_tvc[1, :5], x_tvc[2, :15] = 0, np.nan
+    x_tvc[3, 2] = 90  # one wrong joint in one frame of many
+    np.save(data / "clip.npy", x_tvc)
+    assert read(data.parent)["clip"].frames == 4
+
+
+def test_z_is_no_confidence(data):
+    np.save(data / "clip.npy", walker(3) + np.array([0, 0, 2]))
+    with pytest.raises(DamagedClip, match=r"is no confidence; for x, y, z say coordinates: world"):
+        read(data.parent, coordinates="image")
+    x_tvc = walker(3)
+    x_tvc[..., 2] = np.linspace(-0.2, 2.2, 20)
+    x_tvc[0, 0, 2] = np.nan
+    np.save(data / "clip.npy", x_tvc)
+    assert read(data.parent, coordinates="image")["clip"].frames == 3
 
 
 def test_one_bad_array_of_many(data):
@@ -287,7 +349,18 @@ HEADER = "clip,frame,body,joint,x,y,z\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: has no column 'frame'"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("a,b\n", "line 1: has no column 'frame'"),
+        (
+            "frame,head_x,head_y,head_z\n",
+            "has no column 'joint'; write a line for each joint, frame,joint,x,y,z",
+        ),
+        (
+            HEADER + "a,0,0,head,1,5,2,5,3,5\n",
+            "line 2 has 10 cells, the first line has 7; decimals need a point",
+        ),
+        (HEADER.replace(",", ";") + "a;0;0;head;1,5;2;3\n", "line 2: x '1,5' is no number; write a point"),
         (HEADER, "holds no line but the first"),
         ("clip,frame,joint,x,y\na,0,head,1,2\n", "write 'coordinates: image' in the about file"),
         ("clip,frame,joint,x,y,z,x\n", "line 1: column 'x' stands twice"),
@@ -297,7 +370,7 @@ HEADER = "clip,frame,body,joint,x,y,z\n"
             HEADER + "a,0,0,head,1,2,3\n\na,1,0,haed,1,2,3\n",
             "line 4: joint 'haed' is not possible; did you mean 'head'",
         ),
-        (HEADER + "a,0,0,20,1,2,3\n", "line 2: joint '20' is not possible"),
+        (HEADER + "a,0,0,20,1,2,3\n", "line 2: joint '20' is not possible; their numbers are 0 to 19"),
         (HEADER + "a,0.5,0,head,1,2,3\n", "line 2: frame '0.5' is not possible; it should be a whole number"),
         (HEADER + "a,1_0,0,head,1,2,3\n", "line 2: frame '1_0'"),
         (HEADER + "a,0,0,head,1,1_0,3\n", "line 2: y '1_0' is no number"),
@@ -388,5 +461,46 @@ def test_a_table_of_gaps_stays_small(data):
     lines = [[f"c{n}", frame, "0", "head", "1", "2", "3"] for n in range(300) for frame in ("0", "3000")]
     write_table(data / "long.csv", lines)
     clips = read(data.parent)
-    assert "mostly gaps; it is read no further" in list(clips)[-1]
-    assert sum(clip.frames for clip in list(clips.values())[:-1]) < 45_000
+    assert "the file is read no further" in list(clips)[-1]
+    assert sum(clip.frames for clip in list(clips.values())[:-1]) < 54_000
+
+
+def test_gaps_cost_nothing_before_they_are_refused(data):
+    lines = [
+        [f"c{n}", str(frame), str(body), "head", "1", "2", "3"]
+        for n in range(40)
+        for body in range(20)
+        for frame in (0, 3000)
+    ]
+    write_table(data / "long.csv", lines)
+    tracemalloc.start()
+    try:
+        clips = read(data.parent)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert next(iter(clips)).startswith("clip 'c0': its frames are mostly gaps")
+    assert peak < 1 << 25
+
+
+def test_a_table_of_too_many_bodies(data):
+    write_table(data / "long.csv", [["a", "0", str(body), "head", "1", "2", "3"] for body in range(101)])
+    assert list(read(data.parent)) == ["clip 'a': 101 bodies are more than the 100 that a clip may have"]
+
+
+def test_a_recording_may_be_called_as_the_labels_file(data, tmp_path):
+    (data / "walk").mkdir()
+    write_table(data / "walk" / "labels.csv", table_lines("", [walker(2)]))
+    labels = write_table(tmp_path / "labels.csv", [["walk/labels", "walk"]], "clip,label")
+    assert list(read(tmp_path, labels="labels.csv")) == ["walk/labels"]
+    (data / "labels.csv").write_bytes(labels.read_bytes())
+    assert list(read(tmp_path, labels="data/labels.csv")) == ["walk/labels"]
+
+
+def test_a_name_without_an_end(data):
+    np.savez(data / "many.npz", **{"a" * 301: walker(2), "b": walker(2)})
+    for keys in ({}, {"names": "{label}"}):
+        names = list(read(data.parent, **keys))
+        assert names[1] == "b"
+        assert "a name of 301 letters is longer than 300" in names[0]
+        assert len(names[0]) < 300

@@ -177,6 +177,22 @@ def test_further_coordinates_follow_their_joint_and_frame_alone(seed):
     assert torch.equal(moved[:, 3:], reverse(sure[:, :, :, order], clips.lengths))
 
 
+@given(seeds, st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 0.5, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_what_is_seen_follows_the_joints(seed, flip, backwards):
+    """Flipped and reversed clips say of the very joints that are zero that they are not seen."""
+    clips = moving(seed=seed)
+    kept = torch.rand(clips.x[:, :1].shape, generator=seeded(seed)) < 0.7
+    there = kept & (clips.x != 0).any(dim=1, keepdim=True)
+    clips = Clips(clips.x * there, clips.lengths, clips.index, clips.label, there)
+    found = augment(clips, LAYOUT, AugmentConfig(flip=flip, reverse=backwards), seeded(seed))
+    assert torch.equal(found.seen, (found.x != 0).any(dim=1, keepdim=True))
+    if flip == 1.0 and not backwards:
+        assert torch.equal(found.seen, there[:, :, :, list(LAYOUT.mirror_order)])
+    if backwards == 1.0 and not flip:
+        assert torch.equal(found.seen, reverse(there, clips.lengths))
+
+
 def test_a_layout_without_sides_cannot_be_flipped():
     layout = LAYOUT.model_copy(update={"mirror": {}})
     check_augment(layout, AugmentConfig(rotate=(10, 30, 10), reverse=0.5))

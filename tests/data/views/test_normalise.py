@@ -211,11 +211,9 @@ def test_a_body_known_by_its_confidence_alone_is_seen():
 def test_a_joint_that_is_missing_does_not_pull_the_mean(center):
     layout, clips = load_layout("coco_17"), moving(load_layout("coco_17"), bodies=1)
     left, right = layout.indices(layout.center)
-    clips.x[:, :, :, left] = 0
-    found = prepared(clips, layout, center=center)
+    found = prepared(*hidden(clips, layout, "left_hip"), center=center)
     assert not found[:, :, 0, right].any()
-    clips.x[:, :, :, right] = 0
-    assert torch.equal(prepared(clips, layout, center=center), clips.x)
+    assert not found[:, :, :, left].any()
 
 
 @given(seeds, choices())
@@ -230,6 +228,184 @@ def test_a_missing_joint_stays_missing(seed, names):
     if names["scale"] != "minmax":
         others = [place for place in range(len(layout.joints)) if place != ear]
         assert torch.equal(found[:, :, :, others], whole[:, :, :, others])
+
+
+def hidden(clips: Clips, layout: Layout, *joints: str, frame: int | None = None) -> tuple[Any, ...]:
+    """The clips without these joints, in one frame or in all; the layout; and what is there then."""
+    x_nctvm = clips.x.clone()
+    rows = slice(None) if frame is None else slice(frame, frame + 1)
+    for joint in joints:
+        x_nctvm[:, :, rows, layout.index(joint)] = 0
+    return clips.with_x(x_nctvm), layout, (x_nctvm != 0).any(dim=1, keepdim=True)
+
+
+def whole(clips: int = 3, seed: int = 0) -> Clips:
+    """Clips of one body that is seen in all of eight frames."""
+    start = moving(clips=clips, bodies=1, seed=seed)
+    step = 0.02 * torch.randn(clips, 3, 8, 20, 1, generator=torch.Generator().manual_seed(seed))
+    step[:, :, 0] = 0
+    lengths = torch.full((clips,), 8)
+    return Clips(start.x[:, :, :1] + step.cumsum(2), lengths, start.index, start.label)
+
+
+def plain_spot(x_vc: Tensor, layout: Layout, spot: Spot) -> Tensor | None:
+    there = [x_vc[place] for place in layout.indices(spot) if x_vc[place].any()]
+    return torch.stack(there).mean(0) if there else None
+
+
+def plain_asked(layout: Layout, center: str, facing: str, scale: str) -> set[int]:
+    """The joints that these ways are measured on."""
+    spots = [] if center == "none" else [layout.center or layout.root]
+    told = dict(layout.facing)
+    spots += [spot for name, spot in told.items() if facing != "none" and "spine" not in name]
+    spots += [spot for name, spot in told.items() if facing == "body" or scale == "torso" if "spine" in name]
+    return {place for spot in spots for place in layout.indices(spot)}
+
+
+def plain_pose(x_tvmc: Tensor, asked: set[int]) -> Tensor:
+    """The leading body (V, C) in the first frame that shows most of the joints asked for."""
+    leader = next(m for x_vmc in x_tvmc for m in range(x_tvmc.shape[2]) if x_vmc[:, m].any())
+    poses = [x_vmc[:, leader] for x_vmc in x_tvmc if x_vmc[:, leader].any()]
+    return max(poses, key=lambda pose: sum(bool(pose[place].any()) for place in asked))
+
+
+def plain_center(pose_vc: Tensor, layout: Layout) -> Tensor:
+    center = plain_spot(pose_vc, layout, layout.center or layout.root)
+    return pose_vc[pose_vc.any(dim=1)].mean(0) if center is None else center
+
+
+def plain_centers(x_tvmc: Tensor, layout: Layout, instead: Tensor) -> Tensor:
+    """The centre of every frame (T, C), of whoever leads it."""
+    found = []
+    for x_vmc in x_tvmc:
+        bodies = [x_vmc[:, m] for m in range(x_vmc.shape[1]) if x_vmc[:, m].any()]
+        found.append(plain_spot(bodies[0], layout, layout.center or layout.root) if bodies else None)
+    rows = []
+    for t in range(len(found)):
+        near = [*reversed(found[: t + 1]), *found[t + 1 :]]
+        rows.append(next((center for center in near if center is not None), instead))
+    return torch.stack(rows)
+
+
+def plain_torso(pose_vc: Tensor, layout: Layout) -> float:
+    facing = layout.facing
+    for factor, one, two in (
+        (1.0, facing.lower_spine, facing.upper_spine),
+        (1.5, facing.left_shoulder, facing.right_shoulder),
+    ):
+        ends = [plain_spot(pose_vc, layout, spot) for spot in (one, two)]
+        if all(end is not None for end in ends):
+            return factor * float((ends[1] - ends[0]).norm())
+    return 1.0
+
+
+@given(seeds, layouts, st.floats(0, 0.9), choices(center=CENTERS[1:], facing=FACINGS[:1], scale=SCALES[:2]))
+@settings(max_examples=100, deadline=None)
+def test_missing_joints_are_no_points(seed, layout, share, names):
+    """Place and size against plain loops over what is there, for clips with any joints missing."""
+    clips = moving(layout, seed=seed)
+    kept = torch.rand(clips.x[:, :1].shape, generator=torch.Generator().manual_seed(seed)) >= share
+    clips = clips.with_x(clips.x * kept)
+    there = (clips.x != 0).any(dim=1, keepdim=True)
+    found = prepared(clips, layout, there, **names)
+    for n, x_tvmc in enumerate(clips.x.permute(0, 2, 3, 4, 1)):
+        if not x_tvmc.any():
+            assert not found[n].any()
+            continue
+        pose_vc = plain_pose(x_tvmc, plain_asked(layout, **names))
+        origin = plain_center(pose_vc, layout).expand(len(x_tvmc), 3)
+        if names["center"] == "each_frame":
+            origin = plain_centers(x_tvmc, layout, origin[0])
+        wanted = x_tvmc - origin[:, None, None]
+        if names["scale"] == "torso":
+            wanted = wanted / plain_torso(pose_vc, layout)
+        torch.testing.assert_close(
+            found[n].permute(1, 2, 3, 0), wanted * there[n].permute(1, 2, 3, 0), atol=1e-3, rtol=1e-3
+        )
+
+
+SIDES = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+
+
+@pytest.mark.parametrize("facing", FACINGS[1:])
+@pytest.mark.parametrize("lost", [*((side,) for side in SIDES), SIDES[:2], SIDES[2:], SIDES[1:3]])
+def test_a_hip_that_is_missing_does_not_turn_the_body(lost, facing):
+    """One pair alone tells where the body looks; both are parallel in the pose that all clips begin with."""
+    layout = load_layout("kinect_v1_20")
+    clips = whole()
+    found = prepared(*hidden(clips, layout, *lost), facing=facing)
+    if lost == SIDES[1:3]:  # nothing of both pairs is complete
+        assert torch.equal(found, hidden(clips, layout, *lost)[0].x)
+        return
+    there = hidden(prepared_as(clips, layout, facing), layout, *lost)[0].x
+    if facing == "body":
+        assert close(found[:, :, 0], there[:, :, 0])
+    else:
+        pair = SIDES[:2] if {*lost} & {*SIDES[2:]} else SIDES[2:]
+        left, right = (layout.index(joint) for joint in pair)
+        assert close(found[:, 1], there[:, 1])
+        arrow = (found[:, :, 0, right] - found[:, :, 0, left])[..., 0]
+        assert close(arrow[:, 2], torch.zeros(len(clips)))
+        assert (arrow[:, 0] >= 0).all()
+
+
+def prepared_as(clips: Clips, layout: Layout, facing: str) -> Clips:
+    return clips.with_x(prepared(clips, layout, facing=facing))
+
+
+@pytest.mark.parametrize("end", ["hip_center", "shoulder_center"])
+def test_without_a_spine_only_the_yaw_is_taken_out(end):
+    layout = load_layout("kinect_v1_20")
+    lost = hidden(whole(), layout, end)
+    assert torch.equal(prepared(*lost, facing="body"), prepared(*lost, facing="yaw"))
+    assert not torch.equal(prepared(*lost, facing="yaw"), lost[0].x)
+
+
+@pytest.mark.parametrize(
+    ("names", "joint", "waits"),
+    [
+        ({"center": "first_frame"}, "hip_center", True),
+        ({"center": "first_frame"}, "left_shoulder", False),
+        ({"facing": "yaw"}, "left_shoulder", True),
+        ({"facing": "yaw"}, "shoulder_center", False),
+        ({"facing": "body"}, "shoulder_center", True),
+        ({"scale": "torso"}, "shoulder_center", True),
+        ({"scale": "torso"}, "left_hip", False),
+        ({"center": "first_frame", "facing": "body"}, "left_hip", True),
+    ],
+)
+def test_the_reference_frame_waits_for_what_is_asked_for_alone(names, joint, waits):
+    """A clip whose first frame lacks the joint is seen as if it began a frame later, or it is not."""
+    layout = load_layout("kinect_v1_20")
+    clips, _, there = hidden(whole(), layout, joint, frame=0)
+    found = prepared(clips, layout, there, **names)
+    later = clips.with_x(clips.x[:, :, 1:])
+    assert torch.equal(found[:, :, 1:], prepared(later, layout, there[:, :, 1:], **names)) is waits
+
+
+def test_a_frame_without_the_root_has_that_of_a_frame_near_it():
+    layout = load_layout("kinect_v1_20")
+    root, head = layout.index("hip_center"), layout.index("head")
+    clips = whole()
+    clips.x[:, :, [0, 3, 4], root] = 0
+    found = prepared(clips, layout, (clips.x != 0).any(1, keepdim=True), center="each_frame")
+    for frame, taken in ((0, 1), (1, 1), (2, 2), (3, 2), (4, 2), (5, 5)):
+        wanted = clips.x[:, :, frame, head] - clips.x[:, :, taken, root]
+        assert torch.equal(found[:, :, frame, head], wanted)
+
+
+def test_clips_in_a_plane_whose_hips_are_never_found_are_centred_and_scaled():
+    layout = load_layout("coco_17")
+    clips = moving(layout, bodies=1)
+    clips.x[:, :2] += 300 * body_mask(clips.x)
+    clips.x[:, 2] = 0
+    clips, _, there = hidden(clips, layout, "left_hip", "right_hip")
+    found = prepared(clips, layout, there, center="first_frame", scale="torso")
+    seen_v = [place for place, name in enumerate(layout.joints) if "hip" not in name]
+    assert close(found[:, :, 0, seen_v].mean(2), torch.zeros(len(clips), 3, 1))
+    left, right = (layout.index(f"{side}_shoulder") for side in ("left", "right"))
+    width = (found[:, :, 0, left] - found[:, :, 0, right]).norm(dim=1)
+    assert close(width, torch.full_like(width, 1 / 1.5))
 
 
 def test_a_layout_that_does_not_say_where_it_looks_can_only_be_centred():
@@ -331,3 +507,18 @@ def test_a_body_that_comes_later_does_not_lead():
     root = layout.index(layout.root)
     assert close(found[:, :, 0, root, 1], torch.zeros(len(clips), 3))
     assert close(both[:, :, 0, root, 0], torch.zeros(len(clips), 3))
+
+
+def test_half_of_an_end_of_the_spine_is_none():
+    layout = load_layout("coco_17")
+    lost = hidden(moving(layout, bodies=1), layout, "left_hip")
+    assert torch.equal(prepared(*lost, facing="body"), prepared(*lost, facing="yaw"))
+
+
+def test_a_frame_in_which_nobody_is_seen_is_no_reference():
+    layout = load_layout("kinect_v1_20")
+    clips, _, there = hidden(whole(), layout, "hip_center")
+    clips.x[:, :, 0], there[:, :, 0] = 0, False
+    found = prepared(clips, layout, there, center="first_frame")
+    others = [place for place, name in enumerate(layout.joints) if name != "hip_center"]
+    assert close(found[:, :, 1, others].mean(2), torch.zeros(3, 3, 1))

@@ -12,7 +12,7 @@ from scipy.signal import savgol_filter
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.bodies import motion, persons
-from ssl_skeleton.data.views.swaps import follow
+from ssl_skeleton.data.swaps import follow
 
 Frames = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -28,7 +28,7 @@ class RepairConfig(Config):
     drop_phantoms  leaves out bodies that are no persons (see `ssl_skeleton.data.bodies.persons`) and puts
                    the one that moves most first.
     fix_swaps      gives each person its own track again where a tracker exchanged or renewed its ids (see
-                   `ssl_skeleton.data.views.swaps.follow` for the rule).
+                   `ssl_skeleton.data.swaps.follow` for the rule).
     fill_gaps      fills gaps of up to so many frames by straight lines: a body not seen, or a joint missing
                    while its body is seen. What is missing before the first or after the last sight stays so.
     smooth         frames of the Savitzky-Golay window (odd, at least 5; polynomials of order 2; Savitzky and

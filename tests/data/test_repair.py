@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.bodies import motion
-from ssl_skeleton.data.views.repair import RepairConfig, repair
+from ssl_skeleton.data.repair import RepairConfig, repair
 from ssl_skeleton.errors import UserError
 
 JOINTS = 6

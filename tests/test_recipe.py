@@ -76,6 +76,17 @@ def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
     assert absolute.with_absolute_paths() == absolute
 
 
+@pytest.mark.parametrize(
+    ("layout", "kept"), [(None, None), ("common_15", "common_15"), ("mine.yaml", "{here}/mine.yaml")]
+)
+def test_the_path_of_a_layout_is_made_absolute_even_without_a_file(layout, kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = recipe_tree(STORE)
+    recipe = Recipe.from_tree(tree | {"data": tree["data"] | {"layout": layout}}, "recipe")
+    expected = kept and kept.format(here=tmp_path)
+    assert recipe.with_absolute_paths().data.layout == expected
+
+
 def test_by_default_the_last_stage_is_evaluated():
     recipe = tiny_recipe(STORE, "fuse")
     assert recipe.evaluated_stages == ("main",)
@@ -98,7 +109,7 @@ def change(path: str, value) -> dict:
     [
         ("sed", 1, "recipe: unknown key 'sed'; did you mean 'seed'?"),
         ("data.splitt", "x", "recipe: data: unknown key 'splitt'; did you mean 'split'?"),
-        ("encoder.name", "gruu", "encoder.name"),
+        ("encoder.name", "gruu", "recipe: encoder: unknown name 'gruu'; did you mean 'gru'?"),
         ("encoder.hiden", 4, "recipe: encoder: unknown key 'hiden'; did you mean 'hidden'?"),
         ("device", "gpu", "recipe: device: 'gpu' is not possible"),
         ("name", "a/b", "recipe: name: "),

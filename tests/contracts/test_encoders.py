@@ -5,18 +5,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from tiny import listed, random_clips
+from tiny import listed, random_clips, tiny_recipe, tiny_store
 
 from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import EncoderConfig
 from ssl_skeleton.encoders.pooling import valid_steps
+from ssl_skeleton.recipe import Recipe
+from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import layout_names, load_layout
 
+_TINY = {"width": 0.125, "depth": 0.25}  # one block a stage: graph encoders of 8, 16 and 32 channels
 TREES = {
     "gru": {"name": "gru", "hidden": 8},
     "gru_batch": {"name": "gru", "hidden": 8, "input_norm": "batch"},
     "gru_one_way": {"name": "gru", "hidden": 8, "layers": 1, "bidirectional": False, "dropout": 0.0},
+    "st_gcn": {"name": "st_gcn", **_TINY},
+    "st_gcn_plain": {"name": "st_gcn", **_TINY, "partition": "uniform", "normalisation": "symmetric"},
+    "st_gcn_count": {"name": "st_gcn", **_TINY, "edge_importance": False, "absent_bodies": "count"},
+    "agcn": {"name": "agcn", **_TINY},
 }
 CONFIGS = {name: TypeAdapter(AnyEncoder).validate_python(tree) for name, tree in TREES.items()}
 
@@ -125,3 +132,20 @@ def test_the_state_holds_everything(config, layout):
     assert not torch.equal(other(clips.x, clips.lengths), encoder(clips.x, clips.lengths))
     other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(clips.x, clips.lengths), encoder(clips.x, clips.lengths))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_store(tmp_path_factory.mktemp("stores") / "store", layout="kinect_v2_25", bodies=2)
+
+
+@every_encoder
+def test_a_recipe_trains_and_scores_it(config, store, tmp_path):
+    tree = tiny_recipe(store, "fuse", epochs=1, encoder=config.to_tree()).to_tree()
+    recipe = Recipe.from_tree(tree | {"data": tree["data"] | {"bodies": 2, "frames": None}}, "recipe")
+    run = Run.start(recipe, tmp_path / "run")
+    run.pretrain()
+    result = run.evaluate("knn")
+    assert 0 <= result["top1"] <= 1
+    assert result["baselines"].keys() == {"raw", "untrained"}
+    assert Run.open(run.folder).recipe.encoder == config

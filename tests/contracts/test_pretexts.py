@@ -1,7 +1,10 @@
 import pytest
+import tiny
 import torch
+from pydantic import TypeAdapter
 from tiny import PRETEXTS, listed, pretext_task, same, sgd_step, tiny_store
 
+from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.pretext import AnyPretext
 from ssl_skeleton.recipe import StageConfig
 from ssl_skeleton.skeleton.layout import layout_names
@@ -44,6 +47,15 @@ def test_a_step_of_training_works(pretext, layout, frames, bodies, stores):
         assert parameter.grad.any(), name
     task.pretext.after_step()
     assert task.pretext(views)["loss"].isfinite()
+
+
+@every_pretext
+@pytest.mark.parametrize("name", ["st_gcn", "agcn"])
+@pytest.mark.parametrize("frames", [6, None], ids=["resampled", "own rate"])
+def test_a_step_of_training_works_with_a_graph_encoder(pretext, name, frames, stores, monkeypatch):
+    encoder = TypeAdapter(AnyEncoder).validate_python({"name": name, "width": 0.125, "depth": 0.25})
+    monkeypatch.setattr(tiny, "ENCODER", encoder)
+    test_a_step_of_training_works(pretext, "kinect_v2_25", frames, 2, stores)
 
 
 @every_pretext

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_skeleton.skeleton.graph import adjacency, hop_distance
+from ssl_skeleton.skeleton.graph import adjacency, hop_distance, normalised, partitions
 from ssl_skeleton.skeleton.layout import Layout
 
 
@@ -48,3 +48,49 @@ def test_adjacency_holds_each_bone_both_ways(layout):
     wanted = pairs | {(parent, child) for child, parent in pairs}
     assert {tuple(pair) for pair in matrix_vv.nonzero().tolist()} == wanted
     assert matrix_vv.sum().item() == pytest.approx(2 * len(pairs))
+
+
+def part_of(layout: Layout, partition: str, reach: int, own: int, other: int) -> int | None:
+    """The part in which joint `own` hears joint `other`."""
+    hops, root = hops_from(own, layout), hops_from(layout.index(layout.root), layout)
+    if hops[other] > reach:
+        return None
+    if partition == "spatial":
+        return 0 if root[other] == root[own] else 1 if root[other] < root[own] else 2
+    return hops[other] if partition == "distance" else 0
+
+
+@pytest.mark.parametrize("partition", ["uniform", "distance", "spatial"])
+@given(layout=trees(), reach=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_a_joint_hears_each_near_joint_in_one_part(partition, layout, reach):
+    matrix_pvv = partitions(layout, partition, reach)
+    joints = range(len(layout.joints))
+    assert len(matrix_pvv) == {"uniform": 1, "distance": reach + 1, "spatial": 3}[partition]
+    for own in joints:
+        for other in joints:
+            part = part_of(layout, partition, reach, own, other)
+            expected = [float(part == number) for number in range(len(matrix_pvv))]
+            assert matrix_pvv[:, own, other].tolist() == expected
+
+
+@given(layout=trees(), reach=st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_normalised_divides_by_the_degrees(layout, reach):
+    for matrix_vv in partitions(layout, "spatial", reach):
+        heard, hearers = matrix_vv.sum(dim=1).tolist(), matrix_vv.sum(dim=0).tolist()
+        for own, other in matrix_vv.nonzero().tolist():
+            mean = normalised(matrix_vv, "mean")[own, other]
+            symmetric = normalised(matrix_vv, "symmetric")[own, other]
+            assert mean == pytest.approx(1 / heard[own])
+            assert symmetric == pytest.approx((heard[own] * hearers[other]) ** -0.5)
+        for normalisation in ("mean", "symmetric"):
+            assert not normalised(matrix_vv, normalisation)[matrix_vv == 0].any()
+
+
+@given(trees())
+@settings(max_examples=30, deadline=None)
+def test_the_plain_graph_has_spectral_radius_one(layout):
+    plain_vv = normalised(partitions(layout, "uniform"), "symmetric")[0]
+    assert torch.equal(plain_vv, plain_vv.T)
+    assert torch.linalg.eigvalsh(plain_vv.double()).abs().max().item() == pytest.approx(1)

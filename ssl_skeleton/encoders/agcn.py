@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_skeleton.encoders.blocks.dropout import Dropout
 from ssl_skeleton.encoders.blocks.graph_convolution import GraphConvolution
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
-from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalConvolution
-from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage, strided
+from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalUnit
+from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage
 from ssl_skeleton.skeleton.graph import Normalisation, Partition, normalised, partitions
 from ssl_skeleton.skeleton.layout import Layout
 
@@ -32,10 +31,15 @@ class AGCNConfig(GraphConfig):
         """An AGCN that sees every body by itself."""
         graphs_pvv = normalised(partitions(layout, self.partition), self.normalisation)
         blocks = [
-            AGCNBlock(self, size, graphs_pvv, shortcut=number > 0)
+            GraphBlock(
+                size,
+                AdaptiveConvolution(size, graphs_pvv),
+                TemporalUnit(size.outputs, 9, size.stride, self.dropout),
+                Shortcut(*size) if number else None,
+            )
             for number, size in enumerate(self.block_sizes(channels, _STAGES))
         ]
-        return GraphEncoder(self, layout, channels, blocks)
+        return GraphEncoder(self, layout, channels, bodies, blocks)
 
 
 class AdaptiveGraph(nn.Module):
@@ -62,33 +66,24 @@ class AdaptiveGraph(nn.Module):
         bodies, frames, joints, _ = x_ktvc.shape
         embedded = self.embed(x_ktvc).view(bodies, frames, joints, 2, len(self.fixed_pvv), -1)
         hearing, heard = embedded.permute(3, 4, 0, 2, 1, 5).flatten(-2)  # each (P, K, V, T * E)
-        valid = frames if mask_kt is None else mask_kt.sum(dim=1)[:, None, None]
+        valid = frames if mask_kt is None else mask_kt.sum(dim=1).clamp(min=1)[:, None, None]
         affinity_pkvv = hearing @ heard.transpose(-1, -2) / (valid * embedded.shape[-1])
         graphs_pvv = self.fixed_pvv + self.learned_pvv
         graphs_pkvv: Tensor = graphs_pvv[:, None] + affinity_pkvv.softmax(dim=-1)
         return graphs_pkvv
 
 
-class AGCNBlock(GraphBlock):
-    """Adaptive graph convolution, then a temporal one over 9 frames; each with norm, shortcut and ReLU."""
+class AdaptiveConvolution(nn.Module):
+    """Graph convolution on an adaptive graph; norm, shortcut, ReLU."""
 
-    def __init__(self, config: AGCNConfig, size: BlockSize, graphs_pvv: Tensor, *, shortcut: bool) -> None:
-        super().__init__(size.outputs, size.stride)
+    def __init__(self, size: BlockSize, graphs_pvv: Tensor) -> None:
+        super().__init__()
         self.graph = AdaptiveGraph(size.inputs, size.outputs // 4, graphs_pvv)
-        self.spatial = GraphConvolution(size.inputs, size.outputs, len(graphs_pvv))
-        self.spatial_norm = FrameNorm(size.outputs)
-        self.spatial_shortcut = Shortcut(size.inputs, size.outputs)
-        self.temporal = TemporalConvolution(size.outputs, size.outputs, kernel=9, stride=size.stride)
-        self.temporal_norm = FrameNorm(size.outputs)
-        self.dropout = Dropout(config.dropout)
-        self.shortcut = Shortcut(*size) if shortcut else None
+        self.convolution = GraphConvolution(size.inputs, size.outputs, len(graphs_pvv))
+        self.norm = FrameNorm(size.outputs)
+        self.shortcut = Shortcut(size.inputs, size.outputs)
 
     def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
-        """See GraphBlock."""
-        y = self.spatial_norm(self.spatial(x_ktvc, self.graph(x_ktvc, mask_kt)), mask_kt)
-        y = functional.relu(y + self.spatial_shortcut(x_ktvc, mask_kt), inplace=True)
-        mask_kt = strided(mask_kt, self.stride)
-        y = self.dropout(self.temporal_norm(self.temporal(y), mask_kt))
-        if self.shortcut is not None:
-            y = y + self.shortcut(x_ktvc, mask_kt)
-        return functional.relu(y, inplace=True)
+        """The spatial part of a GraphBlock."""
+        y_ktvd = self.norm(self.convolution(x_ktvc, self.graph(x_ktvc, mask_kt)), mask_kt)
+        return functional.relu(y_ktvd + self.shortcut(x_ktvc, mask_kt), inplace=True)

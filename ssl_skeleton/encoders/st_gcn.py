@@ -7,12 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_skeleton.encoders.blocks.dropout import Dropout
 from ssl_skeleton.encoders.blocks.graph_convolution import GraphConvolution
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
-from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalConvolution
-from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage, strided
+from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalUnit
+from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage
 from ssl_skeleton.skeleton.graph import Normalisation, Partition, normalised, partitions
 from ssl_skeleton.skeleton.layout import Layout
 
@@ -38,34 +37,30 @@ class STGCNConfig(GraphConfig):
         graphs_pvv = parts_pvv * normalised(parts_pvv.sum(dim=0), self.normalisation)
         stages = (Stage(64, self.blocks - 6, 1), Stage(128, 3, 2), Stage(256, 3, 2))
         blocks = [
-            STGCNBlock(self, size, graphs_pvv, shortcut=number > 0)
+            GraphBlock(
+                size,
+                WeightedGraph(self, size, graphs_pvv),
+                TemporalUnit(size.outputs, 9, size.stride, self.dropout),
+                Shortcut(*size) if number else None,
+            )
             for number, size in enumerate(self.block_sizes(channels, stages))
         ]
-        return GraphEncoder(self, layout, channels, blocks)
+        return GraphEncoder(self, layout, channels, bodies, blocks)
 
 
-class STGCNBlock(GraphBlock):
-    """Graph convolution, norm, ReLU; temporal convolution over 9 frames, norm, dropout; shortcut, ReLU."""
+class WeightedGraph(nn.Module):
+    """Graph convolution on the body's graphs, each edge times its learned importance; norm, ReLU."""
 
     graphs_pvv: Tensor
 
-    def __init__(self, config: STGCNConfig, size: BlockSize, graphs_pvv: Tensor, *, shortcut: bool) -> None:
-        super().__init__(size.outputs, size.stride)
+    def __init__(self, config: STGCNConfig, size: BlockSize, graphs_pvv: Tensor) -> None:
+        super().__init__()
         self.register_buffer("graphs_pvv", graphs_pvv.clone(), persistent=False)
         self.importance_pvv = nn.Parameter(torch.ones_like(graphs_pvv)) if config.edge_importance else None
-        self.spatial = GraphConvolution(size.inputs, size.outputs, len(graphs_pvv))
-        self.spatial_norm = FrameNorm(size.outputs)
-        self.temporal = TemporalConvolution(size.outputs, size.outputs, kernel=9, stride=size.stride)
-        self.temporal_norm = FrameNorm(size.outputs)
-        self.dropout = Dropout(config.dropout)
-        self.shortcut = Shortcut(*size) if shortcut else None
+        self.convolution = GraphConvolution(size.inputs, size.outputs, len(graphs_pvv))
+        self.norm = FrameNorm(size.outputs)
 
     def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
-        """See GraphBlock."""
+        """The spatial part of a GraphBlock."""
         graphs_pvv = self.graphs_pvv if self.importance_pvv is None else self.graphs_pvv * self.importance_pvv
-        y = functional.relu(self.spatial_norm(self.spatial(x_ktvc, graphs_pvv), mask_kt), inplace=True)
-        mask_kt = strided(mask_kt, self.stride)
-        y = self.dropout(self.temporal_norm(self.temporal(y), mask_kt))
-        if self.shortcut is not None:
-            y = y + self.shortcut(x_ktvc, mask_kt)
-        return functional.relu(y, inplace=True)
+        return functional.relu(self.norm(self.convolution(x_ktvc, graphs_pvv), mask_kt), inplace=True)

@@ -32,18 +32,20 @@ def textbook(encoder, x_nctvm):
     x = x_nctvm.permute(0, 4, 3, 1, 2).reshape(clips * bodies, joints * channels, frames)
     x = norm(encoder.input_norm, x).view(-1, joints, channels, frames).permute(0, 2, 3, 1)
     for block in encoder.blocks:
-        theta_ped, phi_ped = block.graph.embed.weight.view(2, 3, -1, x.shape[1])
+        theta_ped, phi_ped = block.spatial.graph.embed.weight.view(2, 3, -1, x.shape[1])
         total = 0
         for part in range(3):
             one = convolve(x, theta_ped[part]).permute(0, 3, 1, 2).flatten(2)  # joint by all else
             two = convolve(x, phi_ped[part]).flatten(1, 2)  # all else by joint
             own_nvv = functional.softmax(one @ two / two.shape[1], dim=2)
-            graph_nvv = block.graph.fixed_pvv[part] + block.graph.learned_pvv[part] + own_nvv
+            graph_nvv = block.spatial.graph.fixed_pvv[part] + block.spatial.graph.learned_pvv[part] + own_nvv
             mixed = (x.flatten(1, 2) @ graph_nvv.transpose(1, 2)).view(x.shape)
-            total = total + convolve(mixed, block.spatial.weight_pcd[part].T)
-        y = functional.relu(norm(block.spatial_norm, total) + shortcut(block.spatial_shortcut, x))
-        y = functional.conv2d(y, block.temporal.convolution.weight, stride=(block.stride, 1), padding=(4, 0))
-        y = norm(block.temporal_norm, y)
+            total = total + convolve(mixed, block.spatial.convolution.weight_pcd[part].T)
+        y = functional.relu(norm(block.spatial.norm, total) + shortcut(block.spatial.shortcut, x))
+        y = functional.conv2d(
+            y, block.temporal.convolution.convolution.weight, stride=(block.size.stride, 1), padding=(4, 0)
+        )
+        y = norm(block.temporal.norm, y)
         x = functional.relu(y if block.shortcut is None else y + shortcut(block.shortcut, x))
     return x.mean(dim=3).unflatten(0, (clips, bodies)).mean(dim=1).transpose(1, 2)
 
@@ -95,6 +97,6 @@ def test_the_graph_is_the_sum_of_three():
 @pytest.mark.parametrize(("width", "dim"), [(1, 256), (0.25, 64)])
 def test_sizes_as_published(width, dim):
     encoder = AGCNConfig(width=width).build(LAYOUT, 3, 2)
-    assert [block.outputs for block in encoder.blocks] == [dim // 4] * 4 + [dim // 2] * 3 + [dim] * 3
+    assert [block.size.outputs for block in encoder.blocks] == [dim // 4] * 4 + [dim // 2] * 3 + [dim] * 3
     assert encoder.strides == [1, 1, 1, 1, 2, 1, 1, 2, 1, 1]
-    assert encoder.blocks[0].graph.embed.out_features == 2 * 3 * (dim // 16)
+    assert encoder.blocks[0].spatial.graph.embed.out_features == 2 * 3 * (dim // 16)

@@ -19,18 +19,20 @@ def textbook(encoder, x_nctvm):
     x = x_nctvm.permute(0, 4, 3, 1, 2).reshape(clips * bodies, joints * channels, frames)
     x = norm(encoder.input_norm, x).view(-1, joints, channels, frames).permute(0, 2, 3, 1)
     for block in encoder.blocks:
-        weight_pcd = block.spatial.weight_pcd
+        weight_pcd = block.spatial.convolution.weight_pcd
         z = functional.conv2d(x, weight_pcd.transpose(1, 2).flatten(0, 1)[..., None, None])
-        graphs_pvv = block.graphs_pvv
-        if block.importance_pvv is not None:
-            graphs_pvv = graphs_pvv * block.importance_pvv
+        graphs_pvv = block.spatial.graphs_pvv
+        if block.spatial.importance_pvv is not None:
+            graphs_pvv = graphs_pvv * block.spatial.importance_pvv
         y = torch.einsum("npctv,pwv->nctw", z.unflatten(1, (len(weight_pcd), -1)), graphs_pvv)
-        y = functional.relu(norm(block.spatial_norm, y))
-        y = functional.conv2d(y, block.temporal.convolution.weight, stride=(block.stride, 1), padding=(4, 0))
-        y = norm(block.temporal_norm, y)
+        y = functional.relu(norm(block.spatial.norm, y))
+        y = functional.conv2d(
+            y, block.temporal.convolution.convolution.weight, stride=(block.size.stride, 1), padding=(4, 0)
+        )
+        y = norm(block.temporal.norm, y)
         if block.shortcut is not None and block.shortcut.pointwise is not None:
             weight = block.shortcut.pointwise.weight[..., None, None]
-            x = norm(block.shortcut.norm, functional.conv2d(x, weight, stride=(block.stride, 1)))
+            x = norm(block.shortcut.norm, functional.conv2d(x, weight, stride=(block.size.stride, 1)))
         x = functional.relu(y if block.shortcut is None else y + x)
     return x.mean(dim=3).unflatten(0, (clips, bodies)).mean(dim=1).transpose(1, 2)
 
@@ -58,16 +60,16 @@ def test_it_is_the_textbook_form(partition, edge_importance):
 def test_a_part_weighs_each_neighbour_alike():
     for partition, parts in (("uniform", 1), ("distance", 2), ("spatial", 3)):
         encoder = STGCNConfig(partition=partition, width=0.1, depth=0.1).build(LAYOUT, 3, 1)
-        graphs_pvv = encoder.blocks[0].graphs_pvv
+        graphs_pvv = encoder.blocks[0].spatial.graphs_pvv
         assert graphs_pvv.shape == (parts, 25, 25)
         torch.testing.assert_close(graphs_pvv.sum(dim=(0, 2)), torch.ones(25))
-        assert (encoder.blocks[0].importance_pvv == 1).all()
+        assert (encoder.blocks[0].spatial.importance_pvv == 1).all()
 
 
 @pytest.mark.parametrize("blocks", [9, 10])
 def test_sizes_as_published(blocks):
     encoder = STGCNConfig(blocks=blocks).build(LAYOUT, 3, 2)
-    assert [block.outputs for block in encoder.blocks] == [64] * (blocks - 6) + [128] * 3 + [256] * 3
+    assert [block.size.outputs for block in encoder.blocks] == [64] * (blocks - 6) + [128] * 3 + [256] * 3
     assert encoder.strides == [1] * (blocks - 6) + [2, 1, 1, 2, 1, 1]
     assert encoder.dim == 256
     assert encoder.blocks[0].shortcut is None

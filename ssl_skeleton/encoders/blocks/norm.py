@@ -12,10 +12,13 @@ class FrameNorm(nn.BatchNorm1d):
         """Normalised features (K, T, V, C), with the valid frames `mask_kt` (K, T); None when all are."""
         if mask_kt is None:
             return self._normalised(x_ktvc)
+        mask_ktvc = mask_kt[:, :, None, None]
         if not self.training:  # where what lies in other frames shifts no statistics
-            return torch.where(mask_kt[:, :, None, None], self._normalised(x_ktvc), 0)
+            return torch.where(mask_ktvc, self._normalised(x_ktvc), 0)
+        if torch.compiler.is_compiling():
+            return torch.where(mask_ktvc, self._weighted(x_ktvc, mask_ktvc), 0)
         valid_fvc = self._normalised(x_ktvc[mask_kt])
-        return valid_fvc.new_zeros(x_ktvc.shape).masked_scatter(mask_kt[:, :, None, None], valid_fvc)
+        return valid_fvc.new_zeros(x_ktvc.shape).masked_scatter(mask_ktvc, valid_fvc)
 
     def _normalised(self, x: Tensor) -> Tensor:
         """BatchNorm over all dimensions but the last."""
@@ -25,3 +28,25 @@ class FrameNorm(nn.BatchNorm1d):
                 rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             ).view(x.shape)
         return super().forward(rows).view(x.shape)
+
+    def _weighted(self, x_ktvc: Tensor, mask_ktvc: Tensor) -> Tensor:
+        """The same in training without picking rows, whose number a compiled graph cannot know."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            raise TypeError("a FrameNorm keeps running statistics")
+        x = x_ktvc.float()
+        count = mask_ktvc.sum() * x.shape[2]
+        mean_c = torch.where(mask_ktvc, x, 0).sum(dim=(0, 1, 2)) / count.clamp(min=1)
+        square_c = torch.where(mask_ktvc, (x - mean_c).square(), 0).sum(dim=(0, 1, 2))
+        alone = count < 2  # see above
+        mean_c = torch.where(alone, self.running_mean, mean_c)
+        var_c = torch.where(alone, self.running_var, square_c / count.clamp(min=1))
+        with torch.no_grad():
+            self.num_batches_tracked.add_(~alone)
+            share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+            share = torch.where(alone, 0.0, share)
+            self.running_mean.lerp_(mean_c, share)
+            self.running_var.lerp_(square_c / (count - 1).clamp(min=1), share)
+        y = (x - mean_c) * (var_c + self.eps).rsqrt()
+        if self.affine:
+            y = y * self.weight + self.bias
+        return y.to(x_ktvc.dtype)

@@ -2,6 +2,9 @@
 
 from torch import Tensor, nn
 
+from ssl_skeleton.encoders.blocks.dropout import Dropout
+from ssl_skeleton.encoders.blocks.norm import FrameNorm
+
 
 class TemporalConvolution(nn.Module):
     """A convolution along time; T' = ceil(T / stride). Without bias, since a norm follows."""
@@ -22,3 +25,20 @@ class TemporalConvolution(nn.Module):
         """Features (K, T', V, D); `kernel` is odd, and frames beyond both ends are zero."""
         convolved_kdtv: Tensor = self.convolution(x_ktvc.permute(0, 3, 1, 2))  # channels last in memory
         return convolved_kdtv.permute(0, 2, 3, 1).contiguous()
+
+
+class TemporalUnit(nn.Module):
+    """Temporal convolution, norm, dropout: the temporal part of ST-GCN and of those after it."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.stride = stride
+        self.convolution = TemporalConvolution(channels, channels, kernel, stride)
+        self.norm = FrameNorm(channels)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
+        """Features (K, T', V, C) with the mask (K, T) of what comes in."""
+        after_kt = None if mask_kt is None else mask_kt[:, :: self.stride]
+        y_ktvc: Tensor = self.dropout(self.norm(self.convolution(x_ktvc), after_kt))
+        return y_ktvc

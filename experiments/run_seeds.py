@@ -16,8 +16,9 @@ from typing import Any
 
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.files import read_json, write_json, write_text
+from ssl_skeleton.probing import Evaluator, evaluate
 from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.run import Evaluator, Run
+from ssl_skeleton.run import Run
 
 EVALUATORS: tuple[Evaluator, ...] = ("linear", "knn")
 KEPT = ("evaluator", "store", "split", "protocol", "epoch", "seed", "top1", "top5", "k", "per_class")
@@ -55,7 +56,7 @@ def run_once(config: Path, seed: int, runs: Path) -> dict[str, Any]:
     print(f"{name} ...", flush=True)
     run.pretrain()
     minutes = sum(json.loads(line)["seconds"] for line in (run.folder / "log.jsonl").open()) / 60
-    scores = {evaluator: kept(run.evaluate(evaluator)) for evaluator in EVALUATORS}
+    scores = {evaluator: kept(evaluate(run, evaluator)) for evaluator in EVALUATORS}
     return {"minutes": round(minutes, 1), "environment": read_json(run.folder / "environment.json"), **scores}
 
 

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -93,6 +93,14 @@ def progress(items: Iterable[Item], total: int, what: str, done: int = 0) -> Ite
     quiet = not sys.stderr.isatty()
     bar: Iterable[Item] = tqdm(items, desc=what, total=total, initial=done, disable=quiet, leave=False)
     return bar
+
+
+def print_epoch(what: str, epoch: int, epochs: int, values: Mapping[str, float]) -> None:
+    """A line of an epoch's mean values; on a terminal the next epoch's takes its place."""
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "seconds")
+    line = f"{what} {epoch:>{len(str(epochs))}}/{epochs}  {shown}"
+    overwritten = sys.stdout.isatty() and epoch < epochs
+    print(f"\r\033[K{line}" if sys.stdout.isatty() else line, end="" if overwritten else "\n", flush=True)
 
 
 def some_path(text: str) -> Path:

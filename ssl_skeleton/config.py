@@ -30,6 +30,15 @@ class Config(BaseModel):
                 raise PydanticCustomError("unknown_key", message, {"key": key, "hint": hint})
         return tree
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, tree: Any) -> Any:
+        """Give the sections that overrides alone name what else they have by default."""
+        if not isinstance(tree, dict):
+            return tree
+        fields = {key: cls.model_fields.get(key) for key in tree}
+        return {key: _completed(value, getattr(fields[key], "default", None)) for key, value in tree.items()}
+
     @classmethod
     def from_tree(cls, tree: Any, where: str) -> Self:
         """Build the config from plain YAML values; `where` names their origin in errors.
@@ -71,6 +80,9 @@ def parse_yaml(text: str, where: str) -> Any:
 def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
     """Return a copy of `tree` with each `key.path=value` set; values are YAML, list items go by number.
 
+    A section that `tree` lacks begins as it is by default, as in the tree of a whole config; another `name`
+    than the default's makes it one of that kind.
+
     >>> apply_overrides({"stages": [{"epochs": 60}]}, ["stages.0.epochs=2"])
     {'stages': [{'epochs': 2}]}
     """
@@ -103,17 +115,32 @@ def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:
             raise UserError(f"'{override}': '{key}' is not an item 0 to {len(node) - 1} of the list")
         node[int(key)] = _set(node[int(key)], rest, value, override)
     elif node is None or isinstance(node, dict):
-        node = node or {}
+        node = _Partial() if node is None else node
         node[key] = _set(node.get(key), rest, value, override)
     else:
         raise UserError(f"'{override}': '{key}' is below {node!r}, which has no keys")
     return node
 
 
+class _Partial(dict[str, Any]):
+    """A section of which overrides name a part; the rest is what it is by default."""
+
+
+def _completed(value: Any, default: Any) -> Any:
+    """What a section is whose default is a config, or the tree of one; only a `_Partial` one changes."""
+    if isinstance(default, Config):
+        default = _lists_to_tuples(default.to_tree())
+    if not isinstance(value, _Partial) or not isinstance(default, dict):
+        return value
+    if value.get("name", default.get("name")) != default.get("name"):
+        return value
+    return default | {key: _completed(part, default.get(key)) for key, part in value.items()}
+
+
 def _lists_to_tuples(tree: Any) -> Any:
     """Configs are immutable, so their sequences are tuples; strict mode takes no list for one."""
     if isinstance(tree, dict):
-        return {key: _lists_to_tuples(value) for key, value in tree.items()}
+        return type(tree)((key, _lists_to_tuples(value)) for key, value in tree.items())
     if isinstance(tree, list | tuple):
         return tuple(_lists_to_tuples(value) for value in tree)
     return tree
@@ -122,7 +149,7 @@ def _lists_to_tuples(tree: Any) -> Any:
 def _first_fault(error: ValidationError, tree: Any) -> str:
     """The first fault in words: the key path as the user wrote it, what is wrong, how to mend."""
     fault = error.errors(include_url=False)[0]
-    path, value = _user_path(fault["loc"], tree)
+    path, value = _user_path(fault["loc"], tree, missing=fault["type"] == "missing")
     message = fault["msg"].removeprefix("Value error, ")
     context = fault.get("ctx", {})
     if fault["type"] == "missing":
@@ -142,8 +169,11 @@ def _first_fault(error: ValidationError, tree: Any) -> str:
     return f"{path}: {message}" if path else message
 
 
-def _user_path(loc: Sequence[int | str], tree: Any) -> tuple[str, Any]:
-    """Turn pydantic's location into the keys the user wrote (it adds the tags of unions)."""
+def _user_path(loc: Sequence[int | str], tree: Any, *, missing: bool) -> tuple[str, Any]:
+    """Turn pydantic's location into the keys the user wrote (it adds the tags of unions).
+
+    Its last part is a key that the user did not write where that key is `missing`.
+    """
     keys, node = [], tree
     if loc and loc[-1] == "[key]":  # a fault of a key itself: its mapping is the place
         loc = loc[:-2]
@@ -152,8 +182,8 @@ def _user_path(loc: Sequence[int | str], tree: Any) -> tuple[str, Any]:
         if inside_list or (isinstance(node, Mapping) and part in node):
             node = node[part]
             keys.append(str(part))
-        elif position == len(loc) - 1 and isinstance(node, Mapping) and node.get("name") != part:
-            keys.append(str(part))  # a missing key; a union's tag is the node's own name
+        elif missing and position == len(loc) - 1:
+            keys.append(str(part))
     return ".".join(keys), node
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, add_overrides, progress, run_command
+from ssl_skeleton.cli import Parser, add_overrides, print_epoch, progress, run_command
 from ssl_skeleton.recipe import StageConfig, load_recipe
 from ssl_skeleton.run import Run
 
@@ -31,15 +31,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 class EpochPrinter:
-    """A line an epoch; on a terminal each takes the place of the one before, until a stage ends."""
+    """A line an epoch, until a stage ends."""
 
     def __call__(self, stage: StageConfig, epoch: int, values: dict[str, float]) -> None:
         """Print the epoch's mean values."""
-        epochs = stage.training.epochs
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "seconds")
-        line = f"{stage.name} {epoch:>{len(str(epochs))}}/{epochs}  {shown}"
-        overwritten = sys.stdout.isatty() and epoch < epochs
-        print(f"\r\033[K{line}" if sys.stdout.isatty() else line, end="" if overwritten else "\n", flush=True)
+        print_epoch(stage.name, epoch, stage.training.epochs, values)
 
 
 if __name__ == "__main__":

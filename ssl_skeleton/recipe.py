@@ -16,6 +16,7 @@ from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.encoders.pooling import Pooling
 from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.evaluation.finetune import FinetuneConfig
 from ssl_skeleton.evaluation.knn import KnnConfig
 from ssl_skeleton.evaluation.linear import LinearConfig
 from ssl_skeleton.pretext import AnyPretext
@@ -90,6 +91,7 @@ class EvaluationConfig(Config):
 
     linear: LinearConfig = LinearConfig()
     knn: KnnConfig = KnnConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
 
 
 class Recipe(Config):

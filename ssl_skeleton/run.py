@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Self
 
 import torch
 import yaml
@@ -15,20 +15,10 @@ from ssl_skeleton.config import apply_overrides, read_yaml
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import Store, open_store
-from ssl_skeleton.data.views.view import ViewConfig, check_view
+from ssl_skeleton.data.views.view import check_view
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.environment import describe_environment, pick_device
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import (
-    Features,
-    Source,
-    calibrate_norms,
-    encoder_features,
-    raw_features,
-)
-from ssl_skeleton.evaluation.knn import knn_scores
-from ssl_skeleton.evaluation.linear import linear_scores
-from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.files import read_json, write_json, write_text
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Body, Recipe, StageConfig, body_of, check_split_of, recipe_difference
@@ -38,7 +28,6 @@ from ssl_skeleton.training.loop import Progress, Task, checkpoint_path, train
 from ssl_skeleton.training.seeds import derive_seed
 
 Watcher = Callable[[StageConfig, int, dict[str, float]], None]
-Evaluator = Literal["linear", "knn"]
 _RECIPE, _BODY = "recipe.yaml", "body.json"
 _EVALUATION_KEYS = ("evaluation.", "device=", "data.store=", "data.split=")
 
@@ -157,7 +146,7 @@ class Run:
                     f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
                     f"{', '.join(wanted)}; choose a store with the same coordinates"
                 )
-        return PackedClips(self.stores, data.bodies, self.device, self.layout, data.repair)
+        return PackedClips(self.stores, data.bodies, self.device, self.layout, data.repair, order=data.order)
 
     @property
     def training_clips(self) -> list[torch.Tensor]:
@@ -205,9 +194,10 @@ class Run:
         shape = PoseShape(*self._pose(), self.recipe.data.bodies)
         return stage.pretext.build(encoder, shape, teachers)
 
-    def build_encoder(self, stage: StageConfig) -> Encoder:
-        """The encoder of a stage with its random start."""
-        torch.manual_seed(derive_seed(self.recipe.seed, stage.name, "init"))
+    def build_encoder(self, stage: StageConfig, repeat: int = 0) -> Encoder:
+        """The encoder of a stage with its random start; that of a later `repeat` is another one."""
+        again = (repeat,) if repeat else ()
+        torch.manual_seed(derive_seed(self.recipe.seed, stage.name, "init", *again))
         channels = self._pose()[1] * len(stage.pretext.input.streams)
         return self.recipe.encoder.build(self.layout, channels, self.recipe.data.bodies)
 
@@ -229,62 +219,10 @@ class Run:
         load_state(encoder, state, path)
         return encoder
 
-    def evaluate(self, evaluator: Evaluator) -> dict[str, Any]:
-        """Score the representation and its baselines; the result is written to the run folder."""
-        store, split, seed = self.store, self.splits[0], self.recipe.seed
-        evaluation, classes = self.recipe.evaluation, len(store.meta.classes)
-        stages = [self._stage(name) for name in self.recipe.evaluated_stages]
-        raw_view = ViewConfig()
-        views = [ViewConfig(streams=stage.pretext.input.streams) for stage in stages]
-        for wanted in (raw_view, *views):
-            check_view(self.layout, self.body.coordinates, self.recipe.data, wanted)
-
-        def score(features: Features) -> dict[str, Any]:
-            if evaluator == "linear":
-                return linear_scores(features, classes, evaluation.linear, seed)
-            return knn_scores(features, classes, evaluation.knn)
-
-        def raw(view: ViewConfig) -> Features:
-            return raw_features(self.packed, split, self.recipe.data, view)
-
-        baselines = {"raw": partial(raw, raw_view)}
-        if views[-1] != raw_view:
-            baselines["raw_streams"] = partial(raw, views[-1])
-        baselines["untrained"] = partial(self._features, stages, False)
-        result = self._about(evaluator, stages)
-        result |= score_with_baselines(partial(self._features, stages, True), baselines, score)
-        write_result(self.folder, result)
-        return result
-
-    def _about(self, evaluator: Evaluator, stages: Sequence[StageConfig]) -> dict[str, Any]:
-        """What a result says beside its scores."""
-        store, split = self.store, self.splits[0]
-        parts = {"train": split.train, "validation": split.validation, "test": split.test}
-        return {
-            "evaluator": evaluator,
-            "store": store.path.absolute().name,
-            "store_path": str(store.path.resolve()),
-            "split": split.name,
-            "layout": self.layout.name,
-            "repair": self.recipe.data.repair.to_tree(),
-            "protocol": getattr(self.recipe.evaluation, evaluator).to_tree(),
-            "stages": {stage.name: stage.training.epochs for stage in stages},
-            "streams": list(stages[-1].pretext.input.streams),
-            "epoch": stages[-1].training.epochs,
-            "seed": self.recipe.seed,
-            "clips": {part: len(clips) for part, clips in parts.items() if len(clips)},
-        }
-
-    def _features(self, stages: Sequence[StageConfig], trained: bool) -> Features:
-        """The features of these stages' encoders, as trained or as they were at the start."""
-        sources = []
-        for stage in stages:
-            encoder = self.trained_encoder(stage) if trained else self.build_encoder(stage)
-            source = Source(encoder, stage.pretext.input, self.recipe.representation.pooling)
-            if not trained:
-                calibrate_norms(self.packed, self.splits[0], self.recipe.data, source)
-            sources.append(source)
-        return encoder_features(self.packed, self.splits[0], self.recipe.data, sources)
+    @property
+    def evaluated_stages(self) -> list[StageConfig]:
+        """The stages whose encoders make the representation."""
+        return [self._stage(name) for name in self.recipe.evaluated_stages]
 
     def _stage(self, name: str) -> StageConfig:
         return next(stage for stage in self.recipe.stages if stage.name == name)

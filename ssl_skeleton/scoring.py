@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides
 from ssl_skeleton.evaluation.results import result_table
-from ssl_skeleton.run import Evaluator, Run
+from ssl_skeleton.probing import Evaluator, evaluate
+from ssl_skeleton.run import Run
 
 
 def evaluate_command(evaluator: Evaluator, description: str, examples: str, arguments: Sequence[str]) -> None:
@@ -15,5 +16,5 @@ def evaluate_command(evaluator: Evaluator, description: str, examples: str, argu
     add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split or device")
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides)
-    result = run.evaluate(evaluator)
+    result = evaluate(run, evaluator)
     print(result_table(result, run.store.meta.classes))

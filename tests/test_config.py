@@ -236,6 +236,70 @@ def test_an_override_starts_a_tree():
     assert apply_overrides(None, ["a.b=1", "a.c=2"]) == {"a": {"b": 1, "c": 2}}
 
 
+class Tuned(Config):
+    """Defaults that are not those of the classes themselves."""
+
+    part: Part = Small(size=7)
+    inner: Whole = Whole(title="deep", part=Large(rate=2.0, order=(1, 2)), limit=5.0)
+    parts: tuple[Whole, ...] = (Whole(title="one"),)
+
+
+def tuned(tree: Any, *overrides: str) -> Tuned:
+    return Tuned.from_tree(apply_overrides(tree, overrides), "here")
+
+
+INNER = Tuned().inner
+
+
+@pytest.mark.parametrize(
+    ("tree", "overrides", "wanted"),
+    [
+        (None, ["part.size=9"], {"part": Small(size=9)}),
+        (None, ["part.name=small"], {"part": Small(size=7)}),
+        (None, ["part.rate=1", "part.name=large"], {"part": Large(rate=1.0)}),
+        (None, ["part.name=large", "part.rate=1"], {"part": Large(rate=1.0)}),
+        (None, ["part={name: small}"], {"part": Small(size=3)}),
+        ({"part": {"name": "small"}}, ["part.size=9"], {"part": Small(size=9)}),
+        (
+            {},
+            ["inner.part.rate=1"],
+            {"inner": INNER.model_copy(update={"part": Large(rate=1.0, order=(1, 2))})},
+        ),
+        ({}, ["inner.part.name=small"], {"inner": INNER.model_copy(update={"part": Small(size=3)})}),
+        ({"inner": None}, ["inner.limit="], {"inner": INNER.model_copy(update={"limit": None})}),
+        ({"inner": {"title": "a"}}, ["inner.mode=exact"], {"inner": Whole(title="a", mode="exact")}),
+        (
+            {"parts": [{"title": "a"}]},
+            ["parts.0.part.size=9"],
+            {"parts": (Whole(title="a", part=Small(size=9)),)},
+        ),
+    ],
+)
+def test_a_section_that_overrides_alone_name_begins_as_it_is_by_default(tree, overrides, wanted):
+    assert tuned(tree, *overrides) == Tuned().model_copy(update=wanted)
+
+
+@given(st.permutations(["inner.part.rate=1", "part.size=9", "inner.limit=3.0", "inner.mode=exact"]))
+def test_overrides_of_a_bare_tree_do_what_they_do_to_the_whole_one(overrides):
+    assert tuned({}, *overrides) == tuned(Tuned().to_tree(), *overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("part.sise=9", "here: part: unknown key 'sise'; did you mean 'size'?"),
+        ("part.size=0", "here: part.size: input should be greater than"),
+        ("part.name=large", "here: part.rate: this key is missing"),
+        ("part.name=smal", "here: part: unknown name 'smal'; did you mean 'small'?"),
+        ("inner.part.size=9", "here: inner.part: unknown key 'size'; choose one of name, order, rate"),
+    ],
+)
+def test_a_mistake_in_a_section_that_overrides_alone_name(override, message):
+    with pytest.raises(UserError) as caught:
+        tuned({}, override)
+    assert one_line(caught.value).startswith(message)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

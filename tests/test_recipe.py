@@ -4,6 +4,7 @@ import pytest
 import yaml
 from tiny import PRETEXTS, recipe_tree, tiny_recipe
 
+from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.recipe import Recipe, load_recipe, recipe_difference
 
@@ -94,6 +95,26 @@ def test_by_default_the_last_stage_is_evaluated():
     assert both.evaluated_stages == ("teacher", "main")
 
 
+@pytest.mark.parametrize("value", ["agcn", {"center": "none", "facing": "yaw", "scale": "torso"}])
+def test_a_normalisation_is_a_name_or_a_tree(value, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe_tree(STORE)))
+    plain, recipe = load_recipe(path), Recipe.from_tree(change("data.normalise", value), "recipe")
+    assert plain.data.normalise == NormaliseConfig()
+    assert recipe.to_tree()["data"]["normalise"] == value
+    assert Recipe.from_tree(yaml.safe_load(yaml.safe_dump(recipe.to_tree())), "recipe") == recipe
+    assert recipe_difference(recipe, recipe) is None
+    path.write_text(yaml.safe_dump(recipe.to_tree()))
+    assert load_recipe(path, ["data.normalise={facing: yaw}"]).data.normalise == NormaliseConfig(facing="yaw")
+    assert load_recipe(path, ["data.normalise=agcn"]).data.normalise == "agcn"
+
+
+def test_a_normalisation_by_name_differs_from_a_tree():
+    named, tree = (Recipe.from_tree(change("data.normalise", value), "here") for value in ("agcn", {}))
+    assert recipe_difference(named, tree) == "data.normalise is 'agcn' there, None here"
+    assert recipe_difference(tree, named) == "data.normalise.center is 'first_frame' there, None here"
+
+
 def change(path: str, value) -> dict:
     """The tree of a recipe with one value set."""
     tree = node = recipe_tree(STORE, "fuse")
@@ -109,6 +130,17 @@ def change(path: str, value) -> dict:
     [
         ("sed", 1, "recipe: unknown key 'sed'; did you mean 'seed'?"),
         ("data.splitt", "x", "recipe: data: unknown key 'splitt'; did you mean 'split'?"),
+        ("data.normalise", "agnc", "recipe: data.normalise: 'agnc' is not possible; did you mean 'agcn'?"),
+        ("data.normalise", "none", "data.normalise: 'none' is not possible; choose one of agcn, {center: "),
+        ("data.normalise", 3, "data.normalise: '3' is not possible; choose one of agcn, {center: ..., f"),
+        ("data.normalise", None, "data.normalise: 'None' is not possible; choose one of agcn, {center: .."),
+        ("data.normalise", ["agcn"], "data.normalise: '['agcn']' is not possible; did you mean 'agcn'?"),
+        ("data.normalise", {"centre": "none"}, "data.normalise: unknown key 'centre'; did you mean 'center'"),
+        (
+            "data.normalise",
+            {"center": "nne"},
+            "data.normalise.center: 'nne' is not possible; did you mean 'n",
+        ),
         ("encoder.name", "gruu", "recipe: encoder: unknown name 'gruu'; did you mean 'gru'?"),
         ("encoder.hiden", 4, "recipe: encoder: unknown key 'hiden'; did you mean 'hidden'?"),
         ("device", "gpu", "recipe: device: 'gpu' is not possible"),

@@ -13,6 +13,7 @@ from ssl_skeleton import run as run_module
 from ssl_skeleton.data.recording import IMAGE, METRES
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Body, Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import load_layout
@@ -68,7 +69,7 @@ def test_what_a_run_keeps_is_read_strictly(change, message, run):
     path = run.folder / "body.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError) as caught:
-        Run.open(run.folder).evaluate("knn")
+        evaluate(Run.open(run.folder), "knn")
     assert one_line(caught.value).startswith(f"{path}: {message}")
 
 
@@ -76,7 +77,7 @@ def test_what_a_run_keeps_is_read_strictly(change, message, run):
 def test_a_store_with_other_coordinates_is_not_evaluated_on(own, other, stores, tmp_path):
     run = trained(recipe(str(stores[own]), **FLAT), tmp_path / "run")
     with pytest.raises(UserError) as caught:
-        Run.open(run.folder, [f"data.store={stores[other]}"]).evaluate("knn")
+        evaluate(Run.open(run.folder, [f"data.store={stores[other]}"]), "knn")
     has, sees = (", ".join(METRES if name == "v1" else IMAGE) for name in (other, own))
     assert one_line(caught.value).startswith(f"{stores[other]}: has {has}, but the run sees {sees}; ")
     assert not (run.folder / "eval").exists()
@@ -97,7 +98,7 @@ def test_a_view_that_the_run_cannot_give_is_not_evaluated(stores, tmp_path):
     data = run.recipe.data.model_copy(update={"normalise": NormaliseConfig()})
     changed = Run(run.folder, run.recipe.model_copy(update={"data": data}))  # as by hand
     with pytest.raises(UserError, match=r"data\.normalise\.facing: needs x, y and z"):
-        changed.evaluate("knn")
+        evaluate(changed, "knn")
 
 
 def test_a_run_without_what_it_keeps_sees_what_its_own_store_has(run, stores):
@@ -107,7 +108,7 @@ def test_a_run_without_what_it_keeps_sees_what_its_own_store_has(run, stores):
     other = Run.open(run.folder, [f"data.store={stores['v1']}"])
     assert other.body == expected
     with pytest.raises(UserError, match="kinect_v1_20 cannot be turned into kinect_v2_25"):
-        other.evaluate("knn")
+        evaluate(other, "knn")
 
 
 def test_without_its_own_store_nobody_knows_what_it_sees(stores, tmp_path):
@@ -116,10 +117,10 @@ def test_without_its_own_store_nobody_knows_what_it_sees(stores, tmp_path):
     run = trained(recipe(str(own)), tmp_path / "run")
     words = [f"data.store={stores['v2']}"]
     shutil.rmtree(own)
-    assert "top1" in Run.open(run.folder, words).evaluate("knn")
+    assert "top1" in evaluate(Run.open(run.folder, words), "knn")
     (run.folder / "body.json").unlink()
     with pytest.raises(UserError) as caught:
-        Run.open(run.folder, words).evaluate("knn")
+        evaluate(Run.open(run.folder, words), "knn")
     line = one_line(caught.value)
     assert line.startswith(f"{run.folder}: has no body.json to see other stores with: {own}: ")
 
@@ -151,7 +152,7 @@ def test_a_run_goes_on_without_its_layout_file(stores, tmp_path, monkeypatch):
     path.unlink()
     run = Run.start(mine, tmp_path / "run", resume=True)
     run.pretrain()
-    result = Run.open(run.folder, [f"data.store={stores['v2']}"]).evaluate("knn")
+    result = evaluate(Run.open(run.folder, [f"data.store={stores['v2']}"]), "knn")
     assert result["layout"] == "mine"
 
 
@@ -169,7 +170,7 @@ def test_a_result_counts_the_validation_clips_and_names_what_was_repaired(stores
     meta["splits"]["three"] = rule
     (store / "meta.json").write_text(json.dumps(meta))
     mended = recipe(str(store), split="three", repair={"smooth": 5}, layout="common_15")
-    result = trained(mended, tmp_path / "run").evaluate("linear")
+    result = evaluate(trained(mended, tmp_path / "run"), "linear")
     assert result["clips"] == {"train": 9, "validation": 9, "test": 9}
     assert result["repair"] == mended.data.repair.to_tree()
     assert result["repair"]["smooth"] == 5

@@ -17,6 +17,7 @@ from ssl_skeleton.data.recording import IMAGE
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.pretext.base import Pretext
+from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import load_layout
@@ -62,13 +63,13 @@ def test_several_stores_are_trained_on_with_common_joints(run, stores):
 def test_it_is_evaluated_on_one_of_them_or_another(run, stores, name, evaluator):
     opened = Run.open(run.folder, [f"data.store={stores[name]}", "data.split=cross_view"])
     assert opened.packed.layout == load_layout("common_15")
-    result = opened.evaluate(evaluator)
+    result = evaluate(opened, evaluator)
     assert (result["store"], result["clips"]) == (name, {"train": 18, "test": 9})
 
 
 def test_which_one_must_be_said(run):
     with pytest.raises(UserError, match=r"learned from 2 stores; say which one.*data\.store=STORE") as caught:
-        Run.open(run.folder).evaluate("knn")
+        evaluate(Run.open(run.folder), "knn")
     one_line(caught.value)
 
 
@@ -83,7 +84,7 @@ def test_the_split_of_one_store_must_be_said(more, run, stores):
 
 def test_a_split_without_test_clips_cannot_be_scored(run, stores):
     with pytest.raises(UserError, match="split all: has no test part"):
-        Run.open(run.folder, [f"data.store={stores['v1']}", "data.split=all"]).evaluate("knn")
+        evaluate(Run.open(run.folder, [f"data.store={stores['v1']}", "data.split=all"]), "knn")
 
 
 def test_a_store_with_other_joints_is_seen_with_those_of_the_run(stores, tmp_path):
@@ -92,11 +93,11 @@ def test_a_store_with_other_joints_is_seen_with_those_of_the_run(stores, tmp_pat
     run.pretrain()
     other = Run.open(run.folder, [f"data.store={stores['v2']}"])
     assert other.layout == load_layout("kinect_v1_20")
-    assert 0 <= other.evaluate("knn")["top1"] <= 1
+    assert 0 <= evaluate(other, "knn")["top1"] <= 1
     run = Run.start(recipe({"store": stores["v2"]}), tmp_path / "v2")
     run.pretrain()
     with pytest.raises(UserError, match="kinect_v1_20 cannot be turned into kinect_v2_25"):
-        Run.open(run.folder, [f"data.store={stores['v1']}"]).evaluate("knn")
+        evaluate(Run.open(run.folder, [f"data.store={stores['v1']}"]), "knn")
 
 
 def test_a_layout_file_of_ones_own(stores, tmp_path, monkeypatch):

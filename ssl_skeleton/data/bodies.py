@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 16  # rows worked on at once: bounds the memory that it takes
 # What tells a phantom (a chair, a reflection) from a person, as is usual for NTU RGB+D.
 _SHORT_FRAMES = 10
 _WIDE_RATIO = 0.8  # a frame is implausible where the body is wider than this share of its height
@@ -32,6 +33,45 @@ def persons(bodies: Sequence[NDArray[np.float32]]) -> list[int]:
 def motion(x_tvc: NDArray[np.float32]) -> float:
     """How much a body moves: the spread of each coordinate over frames and joints, the usual measure."""
     return float(x_tvc.std(axis=(0, 1), dtype=np.float64).sum())
+
+
+def by_motion(
+    tracks: NDArray[np.int64], frames_rvc: NDArray[np.float32], seen_rv: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The tracks (K, 4) of a store with those of each clip in order of their motion, most first.
+
+    Of equal ones, the first that is stored comes first. `tracks` are sorted by clip, as in a store.
+    """
+    return tracks[np.lexsort((-track_motion(tracks, frames_rvc, seen_rv), tracks[:, 0]))]
+
+
+def track_motion(
+    tracks: NDArray[np.int64], frames_rvc: NDArray[np.float32], seen_rv: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """How much each of K tracks moves, (K,): the spread of each coordinate over frames and joints, summed.
+
+    It is `motion` of what is seen: a missing joint is no point. The spread is the standard deviation,
+    in the unit of the coordinates; 0 where nothing is seen.
+
+    Args:
+        tracks: of each track its clip, first row, first frame and number of frames, (K, 4).
+        frames_rvc: the frames of all tracks, zero where nothing is seen.
+        seen_rv: which joints are seen, (R, V), or (R, 1) where bodies are seen as a whole.
+    """
+    rows, joints, coordinates = frames_rvc.shape
+    sums_rs = np.zeros((rows + 1, 1 + 2 * coordinates))  # reduceat takes no end behind its array
+    for first in range(0, rows, _BLOCK):
+        block = slice(first, min(first + _BLOCK, rows))
+        x_rvc = frames_rvc[block].astype(np.float64)
+        sums_rs[block, 0] = seen_rv[block].sum(axis=1) * (joints // seen_rv.shape[1])
+        sums_rs[block, 1 : 1 + coordinates] = x_rvc.sum(axis=1)
+        sums_rs[block, 1 + coordinates :] = (x_rvc * x_rvc).sum(axis=1)
+    ends = np.stack([tracks[:, 1], tracks[:, 1] + tracks[:, 3]], axis=1)
+    sums_ks = np.add.reduceat(sums_rs, ends.ravel(), axis=0)[::2]
+    mean_ks = sums_ks[:, 1:] / np.maximum(sums_ks[:, :1], 1)
+    variance_kc = mean_ks[:, coordinates:] - mean_ks[:, :coordinates] ** 2
+    motion_k: NDArray[np.float64] = np.sqrt(variance_kc.clip(min=0)).sum(axis=1)
+    return motion_k
 
 
 def is_wide(x_tvc: NDArray[np.float32]) -> bool:

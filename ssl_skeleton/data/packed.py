@@ -2,29 +2,35 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_skeleton.data.bodies import by_motion
 from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.recording import METRES
 from ssl_skeleton.data.repair import RepairConfig, repair
 from ssl_skeleton.data.store import Store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap, remap_matrix
 
+Order = Literal["stored", "moving"]
 _BLOCK = 1 << 16  # rows worked on at once: bounds the memory that loading takes beside its result
 
 
 class PackedClips:
-    """All frames of stores, unpadded, in one tensor; a batch is one gather with interpolation.
+    """All frames of stores, unpadded, in one tensor; a batch is one gather.
 
-    M bodies a clip are drawn (a store's first tracks; a clip with fewer has zeros for the rest). The clips of
-    several stores follow one another, all with the joints of `layout` (by default the first store's).
-    Recordings are repaired as their store has them, and then mapped onto the layout. A joint exactly at zero
-    is missing, but for the root of recordings in space that are relative to it: zero in all of its store.
+    M bodies a clip are drawn: its first tracks as they are stored, or with the `order` moving, those that
+    move most (`bodies.by_motion`); a clip with fewer has zeros for the rest. The clips of several stores
+    follow one another, all with the joints of `layout` (by default the first store's). Recordings are
+    repaired as their store has them, and then mapped onto the layout. A joint exactly at zero is missing, but
+    for the root of recordings in space that are relative to it: zero in all of its store.
 
     Raises UserError when a store lacks a joint of the layout, or has other coordinates than the first one.
     """
@@ -36,18 +42,25 @@ class PackedClips:
         device: torch.device | str = "cpu",
         layout: Layout | None = None,
         mend: RepairConfig | None = None,
+        *,
+        order: Order = "stored",
     ) -> None:
         stores = [stores] if isinstance(stores, Store) else list(stores)
         self.layout: Layout = layout or stores[0].layout
         self.bodies = bodies
+        self.order: Order = order
         self.coordinate_names = stores[0].meta.coordinates
         parts = [_load(store, self.layout, self.coordinate_names, mend or RepairConfig()) for store in stores]
         tracks = _joined([part.tracks for part in parts], stores, [len(part.frames_rvc) for part in parts])
         at_zero = _at_zero(parts)
-        self.frames_rvc = torch.from_numpy(_together(parts, len(self.layout.joints))).to(device)
+        frames_rvc = _together(parts, len(self.layout.joints))
+        self.frames_rvc = torch.from_numpy(frames_rvc).to(device)
         self.seen_rv = _seen(self.frames_rvc, at_zero)
         self.lengths = torch.from_numpy(np.concatenate([store.lengths for store in stores])).to(device)
         self.labels = torch.from_numpy(np.concatenate([store.labels for store in stores])).to(device)
+        if order == "moving":
+            place_rvc = frames_rvc[..., : _spatial(self.coordinate_names)]
+            tracks = by_motion(tracks, place_rvc, self.seen_rv.cpu().numpy())
         first_row, first_frame, frames = _track_table(tracks, len(self.lengths), bodies)
         self._first_row_nm = torch.from_numpy(first_row).to(device)
         self._first_frame_nm = torch.from_numpy(first_frame).to(device)
@@ -86,6 +99,38 @@ class PackedClips:
         x_nctvm, seen = self._interpolate(index, position_nt, valid_nt)
         return Clips(x_nctvm, lengths, index, self.labels[index], seen)
 
+    def loop(self, index: Tensor, frames: int, window: Tensor | None = None) -> Clips:
+        """The clips `index` (N,), each body's own frames over and over until T = `frames`, the rest cut off.
+
+        The own frames of a body that is seen in the first frame of its clip, or of the `window` (as in
+        `gather`), reach from there to the last one in which it is seen. Those of another one are the frames
+        alone in which it is seen, so that it begins at once. All T frames are valid.
+        """
+        index = index.to(self.device)
+        start, span = _window_in_frames(self.lengths[index], window, whole=True)
+        begin_nm = start.round().long()[:, None] - self._first_frame_nm[index]  # of the window, in the track
+        end_nm = (begin_nm + 1 + span.long()[:, None]).clamp(min=0).minimum(self._frames_nm[index])
+        end_row_nm = self._first_row_nm[index] + end_nm
+        row_nm = self._first_row_nm[index] + begin_nm.clamp(min=0).minimum(end_nm)
+        seen_row_s, seen_before_r = self._seen_rows
+        n, m = (seen_before_r[end_row_nm] > seen_before_r[row_nm]).nonzero(as_tuple=True)
+        row_k, begin_k = row_nm[n, m], begin_nm[n, m]
+        before_k, until_k = seen_before_r[row_k], seen_before_r[end_row_nm[n, m]]
+        at_once_k = (begin_k >= 0) & (seen_row_s[before_k] == row_k)
+        own_k = torch.where(at_once_k, seen_row_s[until_k - 1] + 1 - row_k, until_k - before_k)
+        step_kt = torch.arange(frames, device=self.device) % own_k[:, None]
+        nth_kt = (before_k[:, None] + step_kt).clamp(max=len(seen_row_s) - 1)
+        row_kt = torch.where(at_once_k[:, None], row_k[:, None] + step_kt, seen_row_s[nth_kt])
+        x_nctvm, seen = self._batch(self._rows(row_kt), self.seen_rv[row_kt], n, m, len(index))
+        return Clips(x_nctvm, torch.full_like(index, frames), index, self.labels[index], seen)
+
+    @cached_property
+    def _seen_rows(self) -> tuple[Tensor, Tensor]:
+        """The S rows in which a body is seen, int64 (S,), and how many lie before each row, (R + 1,)."""
+        seen_r = self.seen_rv.any(dim=1)
+        before_r = torch.cat([torch.zeros_like(self._first_row_nm[0, :1]), seen_r.cumsum(0)])
+        return seen_r.nonzero()[:, 0], before_r
+
     def _interpolate(self, index: Tensor, position_nt: Tensor, valid_nt: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates (N, C, T, V, M) at fractional frames, and which joints are seen (N, 1, T, V or 1, M).
 
@@ -107,14 +152,20 @@ class PackedClips:
         weight_ktv = torch.where(before_ktv & after_ktv, share_kt1, after_ktv.to(share_kt1.dtype))
         x_ktvc = self._rows(row_kt).lerp_(self._rows(next_kt), weight_ktv[..., None])
         x_ktvc *= seen_ktv[..., None]
-        x_nmtvc, seen_nmtv = (self._by_clip(part, n, m, len(index)) for part in (x_ktvc, seen_ktv))
-        return x_nmtvc.permute(0, 4, 2, 3, 1).contiguous(), seen_nmtv.permute(0, 2, 3, 1)[:, None]
+        return self._batch(x_ktvc, seen_ktv, n, m, len(index))
 
     def _rows(self, row_kt: Tensor) -> Tensor:
         """Stored frames (K, T, V, C)."""
         return self.frames_rvc.index_select(0, row_kt.flatten()).view(
             *row_kt.shape, *self.frames_rvc.shape[1:]
         )
+
+    def _batch(
+        self, x_ktvc: Tensor, seen_ktv: Tensor, n: Tensor, m: Tensor, clips: int
+    ) -> tuple[Tensor, Tensor]:
+        """What K tracks show as what clips do: (N, C, T, V, M), and what is seen, (N, 1, T, V or 1, M)."""
+        x_nmtvc, seen_nmtv = (self._by_clip(part, n, m, clips) for part in (x_ktvc, seen_ktv))
+        return x_nmtvc.permute(0, 4, 2, 3, 1).contiguous(), seen_nmtv.permute(0, 2, 3, 1)[:, None]
 
     def _by_clip(self, value_k: Tensor, n: Tensor, m: Tensor, clips: int) -> Tensor:
         """What tracks have, (K, ...), as what clips and bodies have, (N, M, ...); zero for no track."""
@@ -152,7 +203,7 @@ def _load(store: Store, layout: Layout, coordinates: tuple[str, ...], mend: Repa
         if wrong_r.any():
             row = rows.start + int(wrong_r.argmax())
             raise UserError(f"{store.path / 'frames.npy'}: row {row} is not finite; prepare the store again")
-    spatial = sum(name in ("x", "y", "z") for name in coordinates)
+    spatial = _spatial(coordinates)
     root = store.layout.index(store.layout.root)
     at_zero: list[int] = []
     if spatial == 3 and not frames_rvc[:, root].any():
@@ -160,6 +211,11 @@ def _load(store: Store, layout: Layout, coordinates: tuple[str, ...], mend: Repa
     if repaired := mend != RepairConfig():
         frames_rvc, tracks = repair(frames_rvc, tracks, mend, spatial)
     return _Part(frames_rvc, tracks, repaired, matrix, at_zero)
+
+
+def _spatial(coordinates: Sequence[str]) -> int:
+    """How many of the coordinates are a place in space."""
+    return sum(name in METRES for name in coordinates)
 
 
 def _together(parts: list[_Part], joints: int) -> NDArray[np.float32]:

@@ -21,6 +21,10 @@ class Encoder(nn.Module, ABC):
         ceil(length * T' / T) steps are valid.
         """
 
+    @abstractmethod
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of its layers, those next to the input first; each parameter is in one of them."""
+
 
 class EncoderConfig(Config, ABC):
     """Base of the encoders' configs; each adds a literal `name`, by which a recipe picks it."""

@@ -81,19 +81,19 @@ def calibrate_norms(
 def raw_features(
     packed: PackedClips, split: Split, sampling: SamplingConfig, view: ViewConfig, batch: int = 256
 ) -> Features:
-    """The baseline without any learning: the normalised coordinates, resampled to 32 frames."""
-    resampled = sampling.model_copy(update={"frames": RAW_FRAMES})
+    """The baseline without any learning: the normalised coordinates, resampled to 32 frames.
+
+    So they are where an encoder sees looped clips: of those, 32 frames would be the beginning alone.
+    """
 
     def flatten(index: Tensor) -> Tensor:
-        return make_view(packed, index, resampled, view, None).x.flatten(1)
+        return make_view(packed, index, sampling, view, None, resample=RAW_FRAMES).x.flatten(1)
 
     return _all_parts(packed, split, flatten, batch)
 
 
-def _all_parts(
-    packed: PackedClips, split: Split, compute: Callable[[Tensor], Tensor], batch: int
-) -> Features:
-    labels = packed.labels.cpu().numpy()
+def check_labels(labels: NDArray[np.int64], split: Split) -> None:
+    """Raise UserError when a split has no test part, or a clip has no label; labels (N,) are of all clips."""
     if not len(split.test):
         raise UserError(
             f"split {split.name}: has no test part, which a probe needs; choose another data.split (own "
@@ -101,6 +101,13 @@ def _all_parts(
         )
     if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
         raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
+
+
+def _all_parts(
+    packed: PackedClips, split: Split, compute: Callable[[Tensor], Tensor], batch: int
+) -> Features:
+    labels = packed.labels.cpu().numpy()
+    check_labels(labels, split)
     train = _compute_all(packed, split.train, compute, batch)
     test = _compute_all(packed, split.test, compute, batch)
     features = Features(train, labels[split.train], test, labels[split.test])

@@ -10,10 +10,17 @@ from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.files import read_json, write_json
 
 Scores = dict[str, Any]
-BASELINES = {
+ROWS = {
+    "trained": "trained",
     "raw": "raw coordinates",
     "raw_streams": "raw {streams}",
     "untrained": "untrained encoder",
+}
+_PROBED = {"raw": "raw coordinates, linear", "raw_streams": "raw {streams}, linear"}
+# Of evaluators whose names begin with this, the first that fits.
+_OTHER_ROWS = {
+    "finetune_scratch": {"trained": "from scratch", **_PROBED},
+    "finetune": {"trained": "fine-tuned", "untrained": "from scratch", **_PROBED},
 }
 
 
@@ -57,23 +64,27 @@ def _is_of_another_store(path: Path, store_path: str) -> bool:
 
 def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
     """The result as text: a row for the representation and each baseline, then the classes."""
-    rows = {"trained": result}
-    streams = "+".join(result["streams"])
-    rows |= {BASELINES[name].format(streams=streams): scores for name, scores in result["baselines"].items()}
-    columns = _columns(result)
-    width = max(map(len, rows))
-    head = f"{result['evaluator']} on {result['store']}, split {result['split']}, top-1 in %"
-    lines = [head, " " * width + "".join(f"{name:>10}" for name in columns)]
-    for name, scores in rows.items():
-        found = _columns(scores)
-        lines.append(f"{name:<{width}}" + "".join(f"{100 * found[column]:10.1f}" for column in columns))
+    evaluator, streams = result["evaluator"], "+".join(result["streams"])
+    other = next((rows for name, rows in _OTHER_ROWS.items() if evaluator.startswith(name)), {})
+    names = {key: name.format(streams=streams) for key, name in (ROWS | other).items()}
+    rows = {names[key]: _cells(scores) for key, scores in ({"trained": result} | result["baselines"]).items()}
+    columns, width = list(rows[names["trained"]]), max(map(len, rows))
+    repeats = f", mean ± deviation of {len(result['repeats']['top1'])} repeats" if "std" in result else ""
+    lines = [f"{evaluator} on {result['store']}, split {result['split']}, top-1 in %{repeats}"]
+    column = 14 if repeats else 10
+    lines.append(" " * width + "".join(f"{name:>{column}}" for name in columns))
+    for name, cells in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{cells[place]:>{column}}" for place in columns))
     return "\n".join([*lines, *_class_lines(result, classes)])
 
 
-def _columns(scores: Mapping[str, Any]) -> dict[str, float]:
+def _cells(scores: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in a row, by column."""
     if "k" in scores:
-        return {f"k={k}": share for k, share in scores["k"].items()}
-    return {name: scores[name] for name in ("top1", "top5") if name in scores}
+        return {f"k={k}": f"{100 * share:.1f}" for k, share in scores["k"].items()}
+    names = [name for name in ("top1", "top5") if name in scores]
+    spread = {name: f" ± {100 * share:.1f}" for name, share in scores.get("std", {}).items()}
+    return {name: f"{100 * scores[name]:.1f}{spread.get(name, '')}" for name in names}
 
 
 def _class_lines(result: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
-from builders import seeds
+from builders import LAYOUT, recordings, seeds, stored, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_skeleton.data.bodies import is_wide, motion, persons
+from ssl_skeleton.data.bodies import by_motion, is_wide, motion, persons, track_motion
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.recording import IMAGE, Facts, Recording, Track
+from ssl_skeleton.data.store import open_store
 
 LONG = 11
 
@@ -76,3 +79,94 @@ def test_the_body_that_moves_more_comes_first():
     assert motion(standing(LONG, 0.2)) > motion(standing(LONG, 0.1)) > 0
     assert not is_wide(standing(3))
     assert is_wide(standing(3, wide=3))
+
+
+def plain_motion(x_tvc: np.ndarray) -> float:
+    """The spread of what is seen, coordinate by coordinate."""
+    points = [joint for pose in x_tvc.astype(np.float64) for joint in pose if joint.any()]
+    if not points:
+        return 0.0
+    spread = 0.0
+    for values in zip(*points, strict=True):
+        mean = sum(values) / len(values)
+        spread += (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+    return spread
+
+
+def table_of(bodies: list[np.ndarray]) -> np.ndarray:
+    """Tracks of one clip, one after another, as a store has them."""
+    ends = np.cumsum([0, *map(len, bodies)])
+    return np.array([(0, row, 0, len(body)) for row, body in zip(ends[:-1], bodies, strict=True)])
+
+
+@given(seeds, st.lists(st.integers(1, 5), min_size=1, max_size=5), st.floats(0, 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_motion_agrees_with_a_plain_reference(seed, lengths, share, whole):
+    rng = np.random.default_rng(seed)
+    bodies = [rng.normal(3, 2, (frames, 4, 3)).astype(np.float32) for frames in lengths]
+    for body in bodies:
+        body[rng.random(body.shape[:1] if whole else body.shape[:2]) < share] = 0
+    frames_rvc = np.concatenate(bodies)
+    seen_rv = frames_rvc.any(axis=2)
+    if whole:
+        seen_rv = seen_rv.any(axis=1, keepdims=True)
+    found = track_motion(table_of(bodies), frames_rvc, seen_rv)
+    np.testing.assert_allclose(found, [plain_motion(body) for body in bodies], atol=1e-6)
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_of_whole_bodies_it_is_the_usual_motion(seed):
+    bodies = list(np.random.default_rng(seed).normal(size=(3, 6, 4, 3)).astype(np.float32))
+    found = track_motion(table_of(bodies), np.concatenate(bodies), np.ones((18, 1), bool))
+    np.testing.assert_allclose(found, [motion(body) for body in bodies], rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_blocks_are_only_a_matter_of_memory(block, monkeypatch):
+    rng = np.random.default_rng(0)
+    bodies = [rng.normal(size=(frames, 4, 3)).astype(np.float32) for frames in (5, 1, 9, 4)]
+    asked = (table_of(bodies), np.concatenate(bodies), np.ones((19, 4), bool))
+    whole = track_motion(*asked)
+    monkeypatch.setattr("ssl_skeleton.data.bodies._BLOCK", block)
+    np.testing.assert_array_equal(track_motion(*asked), whole)
+
+
+def test_equal_bodies_stay_in_the_order_in_which_they_are_stored():
+    x_tvc = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
+    still = np.ones_like(x_tvc)
+    bodies = [still, x_tvc, still, 2 * x_tvc, x_tvc]
+    tracks = table_of(bodies)
+    found = by_motion(tracks, np.concatenate(bodies), np.ones((15, 1), bool))
+    assert found.tolist() == tracks[[3, 1, 4, 0, 2]].tolist()
+
+
+@given(recordings(most_clips=4), st.integers(1, 3), st.none() | st.integers(1, 5))
+@settings(max_examples=15, deadline=None)
+def test_every_clip_gets_its_own_strongest_bodies(clips, bodies, frames):
+    """Drawing from ranked clips is drawing from clips whose tracks were stored in that order."""
+    ranked = []
+    for clip in clips:
+        tracks = sorted(clip.tracks, key=lambda track: -plain_motion(track.x_tvc))
+        ranked.append(Recording(clip.name, clip.frames, tracks, label=clip.label))
+    with stored(clips) as store, stored(ranked) as wanted:
+        one, two = PackedClips(store, bodies, order="moving"), PackedClips(wanted, bodies)
+        both = PackedClips([store, store], bodies, order="moving")
+    for n in range(len(clips)):
+        found, expected, again = (
+            packed.gather(packed.labels.new_tensor([at]), frames).x
+            for packed, at in ((one, n), (two, n), (both, len(clips) + n))
+        )
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(again, expected)
+
+
+def test_a_confidence_is_no_motion(tmp_path):
+    rng = np.random.default_rng(0)
+    calm, lively = rng.normal(1, [0.1, 0.1, 3], (4, 20, 3)), rng.normal(1, [0.5, 0.5, 0], (4, 20, 3))
+    tracks = [Track(0, x_tvc.astype(np.float32)) for x_tvc in (calm, lively)]
+    facts = Facts("image", LAYOUT, 30.0, coordinates=IMAGE)
+    write_store(tmp_path / "image", [Recording("a", 4, tracks)], facts=facts)
+    packed = PackedClips(open_store(tmp_path / "image"), 1, order="moving")
+    x_tvc = packed.gather(packed.labels.new_tensor([0]), None).x[0, ..., 0].permute(1, 2, 0)
+    np.testing.assert_array_equal(x_tvc, tracks[1].x_tvc)

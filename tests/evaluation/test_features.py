@@ -8,6 +8,7 @@ from tiny import ENCODER, tiny_store
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import open_store
+from ssl_skeleton.data.views.agcn import agcn
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.pooling import represent
 from ssl_skeleton.errors import UserError
@@ -82,6 +83,16 @@ def test_raw_features_are_the_coordinates(frames, packed):
     for row, clip in zip(found.train, SPLIT.train, strict=True):
         view = make_view(packed, torch.tensor([clip]), SamplingConfig(frames=32), ViewConfig(), None)
         np.testing.assert_array_equal(row, view.x.flatten().numpy())
+
+
+def test_raw_features_of_looped_clips_are_whole_clips(tmp_path):
+    """Where an encoder sees them looped, the coordinates are normalised in the same way but resampled."""
+    looped = SamplingConfig(frames=6, normalise="agcn")
+    packed = PackedClips(open_store(tiny_store(tmp_path / "store")), bodies=1, order="moving")
+    found = raw_features(packed, SPLIT, looped, ViewConfig())
+    for row, clip in zip(found.train, SPLIT.train, strict=True):
+        wanted = agcn(packed.gather(torch.tensor([clip]), 32), packed.layout)
+        np.testing.assert_array_equal(row, wanted.x.flatten().numpy())
 
 
 def test_features_that_are_not_finite_are_refused(packed):

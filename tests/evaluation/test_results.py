@@ -99,3 +99,27 @@ def test_the_table_names_the_streams_of_the_raw_baseline():
         ["raw", "coordinates", "75.0"],
         ["raw", "joint+bone_motion", "12.5"],
     ]
+
+
+def test_the_table_of_several_repeats():
+    spread = {"std": {"top1": 0.0125}, "repeats": {"top1": [0.5, 0.75, 1.0]}}
+    result = RESULT | spread | {"evaluator": "finetune_0.05"}
+    result["baselines"] = dict.fromkeys(("raw", "raw_streams", "untrained"), SCORES | spread)
+    lines = result_table(result, ("sit", "walk", "throw")).splitlines()
+    assert lines[0].endswith(
+        "finetune_0.05 on nw_ucla, split cross_view, top-1 in %, mean ± deviation of 3 repeats"
+    )
+    assert [line.split() for line in lines[2:6]] == [
+        ["fine-tuned", "75.0", "±", "1.2"],
+        ["raw", "coordinates,", "linear", "75.0", "±", "1.2"],
+        ["raw", "joint,", "linear", "75.0", "±", "1.2"],
+        ["from", "scratch", "75.0", "±", "1.2"],
+    ]
+    assert len({len(line) for line in lines[1:6]}) == 1
+
+
+def test_the_table_of_a_training_from_scratch():
+    result = RESULT | {"evaluator": "finetune_scratch", "repeats": {"top1": [0.75]}}
+    result["baselines"] = {"raw": SCORES}
+    lines = [line.split() for line in result_table(result, ("sit", "walk", "throw")).splitlines()]
+    assert lines[1:4] == [["top1"], ["from", "scratch", "75.0"], ["raw", "coordinates,", "linear", "75.0"]]

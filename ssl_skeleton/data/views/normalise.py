@@ -1,9 +1,12 @@
 """Where a body stands, where it looks and how tall it is say little about its motion: take them out."""
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator
+from pydantic_core import PydanticKnownError
 from torch import Tensor
 
 from ssl_skeleton.config import Config
@@ -37,6 +40,19 @@ class NormaliseConfig(Config):
     center: Literal["none", "first_frame", "each_frame"] = "first_frame"
     facing: Literal["none", "yaw", "body"] = "body"
     scale: Literal["none", "torso", "minmax"] = "none"
+
+
+def _check_choice(value: Any) -> Any:
+    """Say what is wrong with the tree or the name that is meant; a plain union finds a fault for each."""
+    if isinstance(value, dict):
+        return NormaliseConfig.model_validate(value)
+    if value != "agcn" and not isinstance(value, NormaliseConfig):
+        choices = "'agcn', '{center: ..., facing: ..., scale: ...}'"
+        raise PydanticKnownError("literal_error", {"expected": choices})
+    return value
+
+
+Normalise = Annotated[Literal["agcn"] | NormaliseConfig, BeforeValidator(_check_choice)]
 
 
 def check_normalise(layout: Layout, config: NormaliseConfig) -> None:
@@ -91,18 +107,13 @@ def facing_rotation(
     facing = _facing(layout, "facing")
     if there_n1v is None:
         there_n1v = pose_ncv.new_ones(len(pose_ncv), 1, 1, dtype=torch.bool)
-
-    def arrow(start: Spot, end: Spot, instead: float | Tensor = 0.0) -> Tensor:
-        tail, tail_there_n1 = _mean_at(pose_ncv, there_n1v, layout.indices(start), whole=True)
-        head, head_there_n1 = _mean_at(pose_ncv, there_n1v, layout.indices(end), whole=True)
-        return torch.where(tail_there_n1 & head_there_n1, head - tail, instead)
-
+    arrow = partial(arrow_between, pose_ncv, there_n1v, layout)
     hips = arrow(facing.left_hip, facing.right_hip)
     shoulders = arrow(facing.left_shoulder, facing.right_shoulder)
     vertical = torch.tensor([0.0, 1.0, 0.0], dtype=pose_ncv.dtype, device=pose_ncv.device).expand(
         len(pose_ncv), 3
     )
-    up = arrow(facing.lower_spine, facing.upper_spine, vertical) if upright else vertical
+    up = arrow(facing.lower_spine, facing.upper_spine, instead=vertical) if upright else vertical
     right, up_length = hips + shoulders, up.norm(dim=1, keepdim=True)
     up = up / up_length.clamp(min=1e-6)
     right = right - (right * up).sum(dim=1, keepdim=True) * up
@@ -113,6 +124,24 @@ def facing_rotation(
     return torch.where(
         degenerate[:, :, None], torch.eye(3, dtype=right.dtype, device=right.device), rotation_ncd
     )
+
+
+def arrow_between(
+    pose_ncv: Tensor,
+    there_n1v: Tensor,
+    layout: Layout,
+    start: Spot,
+    end: Spot,
+    *,
+    instead: float | Tensor = 0,
+) -> Tensor:
+    """The way (N, C) from `start` to `end` in a pose (N, C, V); `instead` where a joint of them is missing.
+
+    `there_n1v` bool (N, 1, V or 1) are the joints that are seen.
+    """
+    tail, tail_there_n1 = mean_at(pose_ncv, there_n1v, layout.indices(start), whole=True)
+    head, head_there_n1 = mean_at(pose_ncv, there_n1v, layout.indices(end), whole=True)
+    return torch.where(tail_there_n1 & head_there_n1, head - tail, instead)
 
 
 def _asked(layout: Layout, config: NormaliseConfig) -> list[int]:
@@ -144,10 +173,10 @@ def _reference(x_nctvm: Tensor, seen: Tensor, asked: list[int]) -> tuple[Tensor,
 
 def _origin(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor:
     """The centre of a pose (N, C), or the mean of what is there when nothing of the centre is."""
-    center, there_n1 = _mean_at(pose_ncv, there_n1v, _center(layout))
+    center, there_n1 = mean_at(pose_ncv, there_n1v, _center(layout))
     if there_n1v.shape[2] == 1:
         return center
-    return torch.where(there_n1, center, _mean_at(pose_ncv, there_n1v, range(pose_ncv.shape[2]))[0])
+    return torch.where(there_n1, center, mean_at(pose_ncv, there_n1v, range(pose_ncv.shape[2]))[0])
 
 
 def _origins(x_nctvm: Tensor, seen: Tensor, instead: Tensor, layout: Layout) -> Tensor:
@@ -157,7 +186,7 @@ def _origins(x_nctvm: Tensor, seen: Tensor, instead: Tensor, layout: Layout) -> 
     """
     # (N, 1, T, 1, 1): the first body seen leads a frame
     leader = seen.any(dim=3, keepdim=True).to(torch.uint8).argmax(dim=4, keepdim=True)
-    centers, there = (part[:, :, :, None] for part in _mean_at(x_nctvm, seen, _center(layout), dim=3))
+    centers, there = (part[:, :, :, None] for part in mean_at(x_nctvm, seen, _center(layout), dim=3))
     centers = centers.gather(4, leader.expand(-1, centers.shape[1], -1, -1, -1))
     if seen.shape[3] == 1:
         return centers
@@ -172,7 +201,7 @@ def _center(layout: Layout) -> tuple[int, ...]:
     return layout.indices(layout.center or layout.root)
 
 
-def _mean_at(
+def mean_at(
     x: Tensor, there: Tensor, joints: Sequence[int], dim: int = 2, *, whole: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The mean over those of `joints` on the axis `dim` that are there, and whether any is, or all (`whole`).
@@ -205,7 +234,7 @@ def _torso_length(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor
     facing = _facing(layout, "scale")
 
     def length(one: Spot, two: Spot) -> Tensor:
-        ends = [_mean_at(pose_ncv, there_n1v, layout.indices(spot)) for spot in (one, two)]
+        ends = [mean_at(pose_ncv, there_n1v, layout.indices(spot)) for spot in (one, two)]
         (tail, tail_there_n1), (head, head_there_n1) = ends
         return torch.where((tail_there_n1 & head_there_n1)[:, 0], (head - tail).norm(dim=1), torch.nan)
 

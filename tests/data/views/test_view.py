@@ -121,6 +121,7 @@ def test_a_crop_shows_the_part_that_its_seed_draws(packed, frames):
 
 FLAT = NormaliseConfig(facing="none")
 XY, XYC = ("x", "y"), ("x", "y", "confidence")
+LOOPED = {"normalise": "agcn", "frames": 300}
 
 
 def seen_as(packed, names: tuple[str, ...]) -> PackedClips:
@@ -204,6 +205,10 @@ def test_a_confidence_beside_a_space_changes_nothing_in_it(packed, seed):
             "augment.flip: the layout stick does",
         ),
         (("x", "y", "z"), {}, {}, "data.normalise.facing: the layout stick does not say"),
+        (XY, LOOPED, {}, "data.normalise: agcn needs x, y and z, but the store has x, y; set it to"),
+        (XYC, LOOPED, {}, "data.normalise: agcn needs x, y and z, but the store has x, y, confidence; set"),
+        (("x", "y", "z"), LOOPED, {}, "data.normalise: agcn turns bodies by their spine and shoulders, but"),
+        (("x", "y", "z"), {**LOOPED, "frames": None}, {}, "data.frames: null keeps each clip's own frames"),
     ],
 )
 def test_what_cannot_be_seen_is_refused_early(coordinates, sampling, view, message):
@@ -215,6 +220,11 @@ def test_what_cannot_be_seen_is_refused_early(coordinates, sampling, view, messa
 @pytest.mark.parametrize("coordinates", [XY, XYC, ("x", "y", "z"), ("x", "y", "z", "confidence")])
 def test_what_can_be_seen_is_not_refused(coordinates):
     check_view(LAYOUT, coordinates, SamplingConfig(normalise=FLAT), ViewConfig(augment=STRONG))
+
+
+@pytest.mark.parametrize("coordinates", [("x", "y", "z"), ("x", "y", "z", "confidence")])
+def test_looped_clips_are_not_refused(coordinates):
+    check_view(LAYOUT, coordinates, SamplingConfig(**LOOPED), ViewConfig(augment=STRONG))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,260 @@
+"""Fine-tuning: encoders and a linear classifier on them learn together from labels, all of them or a few."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from ssl_skeleton.config import Config
+from ssl_skeleton.data.clips import Clips
+from ssl_skeleton.data.packed import PackedClips
+from ssl_skeleton.data.splits import Split
+from ssl_skeleton.data.views.augment import AugmentConfig
+from ssl_skeleton.data.views.view import SamplingConfig, make_view
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.classifier import Classifier, layerwise, mix, mix_rows, set_rates
+from ssl_skeleton.evaluation.features import Features, Source, check_labels
+from ssl_skeleton.evaluation.linear import LinearConfig, linear_scores
+from ssl_skeleton.evaluation.scores import classification_scores
+from ssl_skeleton.training.loop import Progress, epoch_order
+from ssl_skeleton.training.schedule import AdamWConfig, CosineConfig, Optimiser, Schedule
+from ssl_skeleton.training.seeds import derive_seed, generator
+
+Scores = dict[str, Any]
+Log = list[dict[str, float]]  # mean values of every epoch
+Watcher = Callable[[str, int, int, dict[str, float]], None]  # what, epoch (from 1) of how many, mean values
+
+_TEST_BATCH = 256
+_MEND = "lower evaluation.finetune.optimiser.lr"
+
+
+class FinetuneConfig(Config):
+    """How encoders are trained on with labels, or are trained from a random start.
+
+    optimiser        its `lr` is that of the linear layer
+    layer_decay      every layer of an encoder has this share of the rate of the layer after it, as in ULMFiT
+                     (arXiv 1801.06146, Section 3.2); 1 is one rate for all
+    label_smoothing  the share of a label that is spread over all classes (arXiv 1512.00567, Section 7)
+    mixup            clips and labels are mixed in pairs, with shares from Beta(mixup, mixup) (arXiv
+                     1710.09412); 0 mixes none
+    augment          how training clips are changed; by default cropped and turned as CTR-GCN's release does
+    labels           the share of each class's training clips that is learned from; one clip at least
+    repeats          how often it is done, each time with other draws of labels, batches and augmentations
+    """
+
+    epochs: int = Field(default=100, ge=1)
+    batch: int = Field(default=64, ge=1)
+    optimiser: Optimiser = AdamWConfig()
+    schedule: Schedule = CosineConfig(warmup=5.0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    augment: AugmentConfig = AugmentConfig(crop=0.5, rotate=(17.0, 17.0, 17.0))
+    labels: float = Field(default=1.0, gt=0, le=1)
+    repeats: int = Field(default=1, ge=1)
+
+    def evaluator(self, *, from_scratch: bool) -> str:
+        """The name of its results: `finetune`, `finetune_scratch`, with few labels `finetune_0.05`."""
+        share = "" if self.labels == 1 else f"_{self.labels}"
+        return f"finetune{'_scratch' if from_scratch else ''}{share}"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a classifier learns: to tell `classes` apart on a split of `packed`, from its training part."""
+
+    packed: PackedClips
+    split: Split
+    sampling: SamplingConfig
+    classes: int
+    seed: int
+
+    def labels(self, clips: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The labels (N,) of clips (N,)."""
+        labels: NDArray[np.int64] = self.packed.labels.cpu().numpy()[clips]
+        return labels
+
+    def draw(self, config: FinetuneConfig, repeat: int) -> NDArray[np.int64]:
+        """The places in the training part of those clips whose labels are given."""
+        source = generator(self.seed, "finetune", repeat, "labels")
+        return draw_labelled(self.labels(self.split.train), config.labels, source)
+
+
+def check_lesson(labels: NDArray[np.int64], split: Split, classes: Sequence[str]) -> None:
+    """Raise UserError when a classifier cannot learn a split from the labels (N,) of all clips."""
+    check_labels(labels, split)
+    for label in np.setdiff1d(labels[split.test], labels[split.train]):
+        raise UserError(
+            f"split {split.name}: test clips show '{classes[label]}', and no training clip does, so that "
+            "nobody can learn it; choose another data.split"
+        )
+
+
+def draw_labelled(labels: NDArray[np.int64], share: float, generator: torch.Generator) -> NDArray[np.int64]:
+    """The places in `labels` (N,) of a random `share` of each class, rounded, but one at least; ascending.
+
+    Generators of one state give a small share that is a part of a larger one.
+    """
+    order = torch.randperm(len(labels), generator=generator).numpy()
+    chosen = []
+    for label in np.unique(labels):
+        places = order[labels[order] == label]
+        chosen.append(places[: max(1, round(share * len(places)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def finetune_scores(
+    lesson: Lesson,
+    start: Callable[[int], Sequence[Source]],
+    config: FinetuneConfig,
+    *,
+    what: str,
+    watch: Watcher,
+    progress: Progress,
+) -> tuple[Scores, list[Log]]:
+    """The scores after the last epoch, over all repeats; and the log of each repeat.
+
+    `start` gives the encoders with which a repeat begins, new ones every time.
+    """
+    each, logs, test = [], [], lesson.split.test
+    for repeat in range(config.repeats):
+        name = what if config.repeats == 1 else f"{what}, repeat {repeat + 1} of {config.repeats},"
+        training = _Training(lesson, config, repeat, start(repeat))
+        logs.append(training.train(name, watch, progress))
+        ranking = training.ranking(test)
+        each.append(classification_scores(ranking, lesson.labels(test), lesson.classes))
+    return over_repeats(each), logs
+
+
+def probe_scores(lesson: Lesson, features: Features, config: FinetuneConfig, probe: LinearConfig) -> Scores:
+    """The scores of a linear probe that learns from the same clips in every repeat.
+
+    The first repeat with all labels is what `linear` gives; others hold out and order clips in other ways.
+    """
+    each = []
+    for repeat in range(config.repeats):
+        kept = lesson.draw(config, repeat)
+        few = replace(features, train=features.train[kept], train_labels=features.train_labels[kept])
+        seed = derive_seed(lesson.seed, "finetune", repeat, "probe") if repeat else lesson.seed
+        each.append(linear_scores(few, lesson.classes, probe, seed))
+    return over_repeats(each)
+
+
+def over_repeats(each: Sequence[Scores]) -> Scores:
+    """One set of scores from those of several repeats on the same clips: means of shares, sums of counts.
+
+    `repeats` holds every single value, and `std`, where there are several, their standard deviation (of a
+    sample).
+    """
+    names = [name for name in ("top1", "top5") if name in each[0]]
+    values = {name: [scores[name] for scores in each] for name in names}
+    scores: Scores = {name: statistics.fmean(values[name]) for name in names}
+    if len(each) > 1:
+        scores["std"] = {name: statistics.stdev(values[name]) for name in names}
+    scores["repeats"] = values
+    shares = zip(*(one["per_class"] for one in each), strict=True)
+    scores["per_class"] = [None if None in row else statistics.fmean(row) for row in shares]
+    scores["confusion"] = np.sum([one["confusion"] for one in each], axis=0).tolist()
+    return scores
+
+
+class _Training:
+    """A classifier that learns. Every random number is drawn for its repeat, epoch and step alone."""
+
+    def __init__(
+        self, lesson: Lesson, config: FinetuneConfig, repeat: int, sources: Sequence[Source]
+    ) -> None:
+        self.lesson, self.config, self.purpose = lesson, config, ("finetune", repeat)
+        self.clips = torch.from_numpy(lesson.split.train[lesson.draw(config, repeat)])
+        self.model = Classifier(sources, lesson.classes).to(lesson.packed.device)
+        self.optimiser = layerwise(self.model, config.optimiser)
+
+    def train(self, what: str, watch: Watcher, progress: Progress) -> Log:
+        """Train to the last epoch; gives the mean values of every epoch, which choose nothing."""
+        log, epochs, validation = [], self.config.epochs, self.lesson.split.validation
+        for epoch in range(epochs):
+            began = time.perf_counter()
+            values = self._train_epoch(epoch, f"{what} {epoch + 1}/{epochs}", progress)
+            if len(validation):
+                right = self.ranking(validation)[:, 0] == self.lesson.labels(validation)
+                values["validation"] = float(right.mean())
+            log.append(values)
+            shown = values | {"lr": self.optimiser.param_groups[0]["lr"]}
+            shown["clips_per_second"] = len(self.clips) / (time.perf_counter() - began)
+            watch(what, epoch + 1, epochs, shown)
+        return log
+
+    @torch.no_grad()
+    def ranking(self, clips: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The classes of clips (N,), best first, (N, classes); whole clips, not augmented."""
+        self.model.eval()
+        logits_nc = torch.cat(
+            [self.model(self._views(index)) for index in torch.split(torch.from_numpy(clips), _TEST_BATCH)]
+        )
+        if not bool(logits_nc.isfinite().all()):
+            raise UserError(f"the classifier's answers are not finite; {_MEND}")
+        ranking: NDArray[np.int64] = logits_nc.argsort(dim=1, descending=True, stable=True).cpu().numpy()
+        return ranking
+
+    def _train_epoch(self, epoch: int, title: str, progress: Progress) -> dict[str, float]:
+        config, clips = self.config, len(self.clips)
+        self.model.train()
+        source = generator(self.lesson.seed, *self.purpose, epoch, "order")
+        batches = torch.split(epoch_order([self.clips], source, balanced=False), config.batch)
+        loss_sum = right_sum = 0.0
+        for step, index in enumerate(progress(batches, len(batches), title)):
+            share = config.schedule.rate(epoch + step * config.batch / clips, config.epochs)
+            set_rates(self.optimiser, config.optimiser.lr * share, config.layer_decay)
+            loss, right = self._train_step(index, epoch, step)
+            if not math.isfinite(loss):
+                raise UserError(f"{title}, step {step + 1}: the loss is not finite ({loss:g}); {_MEND}")
+            loss_sum, right_sum = loss_sum + loss * len(index), right_sum + right
+        return {"loss": loss_sum / clips, "accuracy": right_sum / clips}
+
+    def _train_step(self, index: Tensor, epoch: int, step: int) -> tuple[float, float]:
+        """One step of the optimiser; gives the mean loss, and how many clips were told right before it.
+
+        A mixed clip is told right when it is taken for the clip of which it has more.
+        """
+        purpose = (*self.purpose, epoch, step)
+        torch.manual_seed(derive_seed(self.lesson.seed, *purpose, "dropout"))
+        views = self._views(index, purpose)
+        target_nc = functional.one_hot(views[0].label, self.lesson.classes).float()
+        if self.config.mixup:
+            rng = np.random.default_rng(derive_seed(self.lesson.seed, *purpose, "mixup"))
+            shares = rng.beta(self.config.mixup, self.config.mixup, len(index)).astype(np.float32)
+            share_n = torch.from_numpy(shares).to(target_nc.device)
+            partner_n = torch.from_numpy(rng.permutation(len(index))).to(target_nc.device)
+            views = [mix(clips, share_n, partner_n) for clips in views]
+            target_nc = mix_rows(target_nc, share_n, partner_n)
+        logits_nc = self.model(views)
+        loss = functional.cross_entropy(logits_nc, target_nc, label_smoothing=self.config.label_smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        right = (logits_nc.argmax(dim=1) == target_nc.argmax(dim=1)).sum()
+        values: tuple[float, float] = tuple(torch.stack([loss.detach(), right]).tolist())
+        return values
+
+    def _views(self, index: Tensor, purpose: tuple[str | int, ...] = ()) -> list[Clips]:
+        """What every encoder sees of clips; with a purpose, all of them the same crop and augmentation."""
+        packed, sampling = self.lesson.packed, self.lesson.sampling
+        return [
+            make_view(
+                packed,
+                index,
+                sampling,
+                source.view,
+                generator(self.lesson.seed, *purpose, "view") if purpose else None,
+            )
+            for source in self.model.sources
+        ]

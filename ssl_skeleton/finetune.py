@@ -1,0 +1,69 @@
+"""`python -m ssl_skeleton.finetune`: train a run's encoder and a classifier on it with labels."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssl_skeleton.cli import Parser, add_overrides, print_epoch, progress, run_command
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.results import result_table
+from ssl_skeleton.recipe import load_recipe
+from ssl_skeleton.run import Run
+from ssl_skeleton.supervised import check_supervised, finetune
+
+EXAMPLES = """\
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla --from-scratch
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla evaluation.finetune.labels=0.05 \\
+      evaluation.finetune.repeats=5
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla 'evaluation.finetune.optimiser={name: sgd, lr: 0.1}'
+  python -m ssl_skeleton.finetune --cfg configs/crrl_nw_ucla.yaml --from-scratch name=supervised"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the arguments, train, print the table."""
+    description = "Train a run's encoder and a classifier on it with labels, from all of them or from a few."
+    parser = Parser("finetune", description, EXAMPLES)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, metavar="FOLDER", help="the run whose encoder is trained on")
+    source.add_argument("--cfg", type=Path, metavar="FILE", help="a recipe, whose run is made if need be")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where --cfg has it (%(default)s)")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--from-scratch", action="store_true", help="begin with the encoder's random start")
+    kind.add_argument(
+        "--no-untrained",
+        action="store_true",
+        help="go without the baseline that is trained from scratch: half of the time",
+    )
+    add_overrides(parser, "evaluation.finetune.*, data.store, data.split or device; with --cfg anything")
+    given = parser.parse_intermixed_args(arguments)
+    run = Run.open(given.run, given.overrides) if given.cfg is None else _of_recipe(given)
+    print(f"{run.folder}: {run.store.path}, split {run.splits[0].name}, on {run.device}", flush=True)
+    result = finetune(
+        run,
+        from_scratch=given.from_scratch,
+        untrained=not given.no_untrained,
+        watch=print_epoch,
+        progress=progress,
+    )
+    print(result_table(result, run.store.meta.classes))
+
+
+def _of_recipe(given: argparse.Namespace) -> Run:
+    """The run of a recipe, which may be a new one; how it is evaluated does not become part of it."""
+    if not given.from_scratch:
+        raise UserError(
+            "--cfg: a recipe has no trained encoder; add --from-scratch, or name a run with --run"
+        )
+    recipe = load_recipe(given.cfg, given.overrides)
+    run = Run(given.runs / recipe.name, recipe.with_absolute_paths())
+    check_supervised(run)
+    passing = ("evaluation.", "evaluation=")
+    lasting = [override for override in given.overrides if not override.startswith(passing)]
+    Run.start(load_recipe(given.cfg, lasting), run.folder, resume=True)
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,237 @@
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import recipe_tree, tiny_store
+
+from ssl_skeleton import finetune, pretrain
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.training.checkpoint import load_checkpoint
+
+QUICK = ["evaluation.finetune.epochs=1", "evaluation.finetune.batch=9"]
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(command, *words) -> int:
+    """A command in this process; gives its exit code."""
+    return run_command(command.main, [str(word) for word in words])
+
+
+def refused(capsys, *words) -> str:
+    """Run the command, which must end in one line of error; gives the line."""
+    capsys.readouterr()
+    assert run(finetune, *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def evaluated(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "eval").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """A folder with a store, one without labels, recipe.yaml and the finished runs/contrast."""
+    house = tmp_path_factory.mktemp("house")
+    store = tiny_store(house / "store")
+    tiny_store(house / "unlabelled", labelled=False)
+    (house / "recipe.yaml").write_text(yaml.safe_dump(recipe_tree(store, epochs=1)))
+    assert run(pretrain, "--cfg", house / "recipe.yaml", "--runs", house / "runs") == 0
+    return house
+
+
+@pytest.fixture
+def folder(house, tmp_path) -> Path:
+    """A copy of the run."""
+    shutil.copytree(house / "runs" / "contrast", tmp_path / "contrast")
+    return tmp_path / "contrast"
+
+
+def test_a_run_is_finetuned(folder, capsys):
+    before = snapshot(folder)
+    words = [
+        "evaluation.finetune.epochs=2",
+        "evaluation.finetune.labels=0.5",
+        "evaluation.finetune.repeats=2",
+    ]
+    assert run(finetune, "--run", folder, *words) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert lines[0].endswith("split cross_view, on cpu")
+    for name in ("finetune_scratch_0.5", "finetune_0.5"):
+        for repeat in (1, 2):
+            for epoch in (1, 2):
+                assert f"\n{name}, repeat {repeat} of 2, {epoch}/2  loss " in printed.out
+    head = lines.index("finetune_0.5 on store, split cross_view, top-1 in %, mean ± deviation of 2 repeats")
+    assert [line.split("  ")[0] for line in lines[head + 2 : head + 5]] == [
+        "fine-tuned",
+        "raw coordinates, linear",
+        "from scratch",
+    ]
+    assert all(" ± " in line for line in lines[head + 2 : head + 5])
+    names = {"finetune_0.5-store-cross_view.json", "finetune_scratch_0.5-store-cross_view.json"}
+    assert evaluated(folder) == names
+    added = snapshot(folder).keys() - before.keys()
+    assert added == {folder / "eval", *(folder / "eval" / name for name in names)}
+
+
+def test_from_scratch_needs_no_trained_encoder(folder, capsys):
+    assert run(finetune, "--run", folder, "--from-scratch", *QUICK) == 0
+    kept = (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(folder / "eval")
+    assert "main.pt: no such checkpoint" in refused(capsys, "--run", folder, *QUICK)
+    assert run(finetune, "--run", folder, "--from-scratch", *QUICK) == 0
+    assert "\nfrom scratch " in capsys.readouterr().out
+    assert evaluated(folder) == {"finetune_scratch-store-cross_view.json"}
+    assert (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes() == kept
+
+
+def test_without_the_untrained_baseline(folder, capsys):
+    assert run(finetune, "--run", folder, "--no-untrained", *QUICK) == 0
+    assert evaluated(folder) == {"finetune-store-cross_view.json"}
+    assert "from scratch" not in capsys.readouterr().out
+
+
+def test_a_recipe_alone_is_learned_with_labels_and_may_be_pretrained_later(house, tmp_path):
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path]
+    assert run(finetune, *words, "--from-scratch", *QUICK) == 0
+    folder = tmp_path / "contrast"
+    assert {path.name for path in folder.iterdir()} == {
+        "recipe.yaml",
+        "body.json",
+        "environment.json",
+        "eval",
+    }
+    assert (folder / "recipe.yaml").read_bytes() == (house / "runs/contrast/recipe.yaml").read_bytes()
+    assert run(finetune, *words, "--from-scratch", *QUICK, "evaluation.finetune.labels=0.5") == 0
+    assert evaluated(folder) == {
+        "finetune_scratch-store-cross_view.json",
+        "finetune_scratch_0.5-store-cross_view.json",
+    }
+    whole = "evaluation={finetune: {epochs: 1, labels: 0.3}}"
+    assert run(finetune, *words, "--from-scratch", whole) == 0
+    assert "finetune_scratch_0.3-store-cross_view.json" in evaluated(folder)
+    assert run(pretrain, *words) == 2
+    assert run(pretrain, *words, "--resume") == 0
+    one, other = (
+        load_checkpoint(place / "checkpoints/main.pt", "main").pretext["encoder.gru.weight_ih_l0"]
+        for place in (folder, house / "runs" / "contrast")
+    )
+    assert one.equal(other)
+    before = (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes()
+    assert run(finetune, "--run", folder, *QUICK) == 0
+    result = json.loads((folder / "eval" / "finetune_scratch-store-cross_view.json").read_text())
+    assert result == json.loads(before)
+
+
+def test_what_a_recipe_and_its_overrides_say_is_done(house, tmp_path):
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path, "--from-scratch", *QUICK]
+    assert run(finetune, *words, "name=other", "seed=3", "data.split=cross_view_dev") == 0
+    (path,) = (tmp_path / "other" / "eval").iterdir()
+    assert path.name == "finetune_scratch-store-cross_view_dev.json"
+    assert json.loads(path.read_text())["seed"] == 3
+    assert yaml.safe_load((tmp_path / "other" / "recipe.yaml").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "evaluation.finetune.optimiser.lr=0.02",
+        "evaluation.finetune.augment.noise=0.1",
+        "evaluation.finetune.labels=1",
+    ],
+)
+def test_an_override_does_the_same_to_a_recipe_as_to_a_run(override, house, folder, tmp_path):
+    """Though a recipe may lack the section, which a run folder spells out with all defaults."""
+    words = ["--from-scratch", *QUICK, override]
+    assert run(finetune, "--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs", *words) == 0
+    assert run(finetune, "--run", folder, *words) == 0
+    results = (
+        one / "eval" / "finetune_scratch-store-cross_view.json"
+        for one in (folder, tmp_path / "runs/contrast")
+    )
+    one, other = map(json.loads, (path.read_text() for path in results))
+    assert one == other
+    assert one["protocol"]["augment"]["crop"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "one of the arguments --run --cfg is required"),
+        (["--run", "{house}/runs/contrast", "--cfg", "{house}/recipe.yaml"], "not allowed with argument"),
+        (["--run", "{house}/runs/contrast", "--from-scratch", "--no-untrained"], "not allowed with argument"),
+        (["--run", "{house}/store", "--from-scratch"], "store: not a run"),
+        (["--run", "nowhere", "--from-scratch"], "nowhere: not a run"),
+        (["--cfg", "{house}/recipe.yaml"], "a recipe has no trained encoder; add --from-scratch"),
+        (["--cfg", "{house}/recipe.yaml", "--no-untrained"], "a recipe has no trained encoder"),
+        (["--cfg", "nowhere.yaml", "--from-scratch"], "nowhere.yaml: no such file"),
+        (["--run", "{house}/runs/contrast", "seed=3"], "can change after training"),
+        (["--run", "{house}/runs/contrast", "data.split=all"], "split all: has no test part"),
+        (["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.split=all"], "has no test part"),
+        (["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.bodies=2"], "data.bodies: 2, but no clip"),
+        (["--run", "{house}/runs/contrast", "data.store={house}/unlabelled"], "some clips have no label"),
+        (
+            ["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.store={house}/unlabelled"],
+            "some clips have no label",
+        ),
+        (["--run", "{house}/runs/contrast", "evaluation.finetune.labels=0"], "evaluation.finetune.labels: "),
+        (["--run", "{house}/runs/contrast", "evaluation.finetune.label=1"], "did you mean 'labels'"),
+        (
+            ["--run", "{house}/runs/contrast", "--from-scratch", "evaluation.finetune.optimiser.lr=1e38"],
+            "the loss is not finite",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(words, message, house, tmp_path, capsys):
+    before = snapshot(house)
+    line = refused(capsys, *[word.format(house=house) for word in words])
+    assert message in line
+    assert snapshot(house) == before
+    assert not snapshot(tmp_path)
+
+
+def test_another_recipe_in_the_folder_is_left_alone(house, tmp_path, capsys):
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path, "--from-scratch", *QUICK]
+    assert run(finetune, *words) == 0
+    before = snapshot(tmp_path)
+    assert "holds another recipe (encoder.hidden is 8 there" in refused(capsys, *words, "encoder.hidden=4")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_half_result(number, folder, monkeypatch, capsys):
+    before, seen = snapshot(folder), []
+
+    def stop(what, epoch, epochs, values):
+        seen.append((what, epoch))
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(finetune, "print_epoch", stop)
+    if number == signal.SIGTERM:
+        with pytest.raises(SystemExit) as ended:
+            run(finetune, "--run", folder, *QUICK)
+        assert ended.value.code == 128 + number
+    else:
+        assert run(finetune, "--run", folder, *QUICK) == 128 + number
+        assert capsys.readouterr().err == "interrupted\n"
+    assert seen == [("finetune_scratch", 1)]
+    assert snapshot(folder) == before

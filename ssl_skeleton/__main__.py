@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from ssl_skeleton import describe, knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton import convert, describe, finetune, knn, linear, prepare, pretrain, synthesise
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.errors import UserError, nearest
 
@@ -14,6 +14,8 @@ VERBS = {
     "pretrain": pretrain,
     "linear": linear,
     "knn": knn,
+    "convert": convert,
+    "finetune": finetune,
 }
 
 

@@ -1,11 +1,15 @@
-"""Encoders, one file each. An encoder is added by its config in `AnyEncoder`."""
+"""Encoders, one file each.
+
+An encoder is added by its config: that of a graph encoder in `graph_encoders.AnyGraphEncoder`, others in
+`AnyEncoder`.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from ssl_skeleton.encoders.agcn import AGCNConfig
+from ssl_skeleton.encoders.graph_encoders import AnyGraphEncoder
 from ssl_skeleton.encoders.gru import GRUConfig
-from ssl_skeleton.encoders.st_gcn import STGCNConfig
+from ssl_skeleton.encoders.two_rate import TwoRateConfig
 
-AnyEncoder = Annotated[GRUConfig | STGCNConfig | AGCNConfig, Field(discriminator="name")]
+AnyEncoder = Annotated[GRUConfig | AnyGraphEncoder | TwoRateConfig, Field(discriminator="name")]

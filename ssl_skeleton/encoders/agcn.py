@@ -69,7 +69,7 @@ class AdaptiveGraph(nn.Module):
         valid = frames if mask_kt is None else mask_kt.sum(dim=1).clamp(min=1)[:, None, None]
         affinity_pkvv = hearing @ heard.transpose(-1, -2) / (valid * embedded.shape[-1])
         graphs_pvv = self.fixed_pvv + self.learned_pvv
-        graphs_pkvv: Tensor = graphs_pvv[:, None] + affinity_pkvv.softmax(dim=-1)
+        graphs_pkvv: Tensor = graphs_pvv[:, None] + affinity_pkvv.softmax(dim=-1, dtype=graphs_pvv.dtype)
         return graphs_pkvv
 
 

@@ -15,6 +15,7 @@ from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
 from ssl_skeleton.encoders.inserts import AnyInsert
 from ssl_skeleton.encoders.inserts.base import InsertConfig
+from ssl_skeleton.encoders.tracing import padded
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 
@@ -44,7 +45,8 @@ class GraphConfig(EncoderConfig, ABC):
     absent_bodies  `skip` leaves the bodies that a clip does not have out of everything; `count` takes them
                    for bodies at rest at the origin, as published code does
     input_norm     `body` normalises the coordinates of all bodies alike, V * C channels; `clip` gives each
-                   body of a clip channels of its own, M * V * C, as 2s-AGCN's release and later ones do
+                   body of a clip channels of its own, M * V * C, as 2s-AGCN's release and later ones do;
+                   `none` leaves the coordinates as they are
     inserts        what is put into the blocks
     """
 
@@ -52,7 +54,7 @@ class GraphConfig(EncoderConfig, ABC):
     depth: float = Field(default=1, gt=0, le=16)
     dropout: float = Field(default=0, ge=0, lt=1)
     absent_bodies: Literal["skip", "count"] = "skip"
-    input_norm: Literal["body", "clip"] = "body"
+    input_norm: Literal["body", "clip", "none"] = "body"
     inserts: tuple[AnyInsert, ...] = ()
 
     @model_validator(mode="after")
@@ -162,9 +164,11 @@ class GraphEncoder(Encoder):
         super().__init__()
         self.dim = blocks[-1].size.outputs
         self.skip_absent = config.absent_bodies == "skip"
-        self.strides = [block.size.stride for block in blocks]
-        self.norms_clips = config.input_norm == "clip"
-        self.input_norm = FrameNorm(len(layout.joints) * channels * (bodies if self.norms_clips else 1))
+        self.sizes = [block.size for block in blocks]
+        self.strides = [size.stride for size in self.sizes]
+        self.norms_clips, self.norms_bodies = config.input_norm == "clip", config.input_norm == "body"
+        if self.norms_clips or self.norms_bodies:
+            self.input_norm = FrameNorm(len(layout.joints) * channels * (bodies if self.norms_clips else 1))
         self.stem = stem
         self.blocks = nn.ModuleList(blocks)
         for insert in config.inserts:
@@ -176,23 +180,32 @@ class GraphEncoder(Encoder):
                     )
                 blocks[number].insert(insert)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """What comes before the blocks, such as input norm and stem, where there is any; and the blocks."""
+        before = [values for name, values in self.named_parameters() if not name.startswith("blocks.")]
+        return [layer for layer in (before, *([*block.parameters()] for block in self.blocks)) if layer]
+
     def forward(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D); zero past a clip's length, but for the rest of its last step."""
-        x_ktvc, mask_kt, taken_nm = self.enter(x_nctvm, lengths)
+        x_ktvc, mask_kt, taken_nm = self.enter(padded(x_nctvm, math.prod(self.strides)), lengths)
         for block, stride in zip(self.blocks, self.strides, strict=True):
             x_ktvc, mask_kt = block(x_ktvc, mask_kt), strided(mask_kt, stride)
         return self.leave(x_ktvc, taken_nm, x_nctvm.shape[2])
 
-    def enter(self, x_nctvm: Tensor, lengths: Tensor) -> Bodies:
-        """What the first block sees of clips (N, C, T, V, M) with `lengths` (N,) valid frames."""
-        frames = x_nctvm.shape[2]
-        mask_nt = frame_mask(lengths, frames)
+    def enter(self, x_nctvm: Tensor, lengths: Tensor, taken_nm: Tensor | None = None) -> Bodies:
+        """What the first block sees of clips (N, C, T, V, M) with `lengths` (N,) valid frames.
+
+        The bodies of `taken_nm` are taken, bool (N, M); by default those that are there.
+        """
+        mask_nt = frame_mask(lengths, x_nctvm.shape[2])
         x_nctvm = torch.where(mask_nt[:, None, :, None, None], x_nctvm, 0)
-        x_nmtvc, taken_nm = x_nctvm.permute(0, 4, 2, 3, 1), self._taken(x_nctvm)
+        x_nmtvc = x_nctvm.permute(0, 4, 2, 3, 1)
+        if taken_nm is None:
+            taken_nm = self._taken(x_nctvm)
         if self.norms_clips:
             x_nmtvc = self._norm_clips(x_nmtvc, mask_nt)
         x_ktvc, mask_kt = _picked(x_nmtvc, mask_nt, taken_nm)
-        if not self.norms_clips:  # a frame's coordinates are the channels of one joint here
+        if self.norms_bodies:  # a frame's coordinates are the channels of one joint here
             x_ktvc = self.input_norm(x_ktvc.flatten(2)[:, :, None], mask_kt).view(x_ktvc.shape)
         if self.stem is not None:
             x_ktvc = self.stem(x_ktvc, mask_kt)
@@ -208,15 +221,21 @@ class GraphEncoder(Encoder):
     def leave(self, x_ktvc: Tensor, taken_nm: Tensor, frames: int) -> Tensor:
         """Features (N, T, D), T = `frames`, from what the last block gives."""
         features_nsd = _mean_over_bodies(x_ktvc.mean(dim=2), taken_nm)
-        return features_nsd.repeat_interleave(math.prod(self.strides), dim=1)[:, :frames]
+        return repeated(features_nsd, math.prod(self.strides), frames)
 
     def _taken(self, x_nctvm: Tensor) -> Tensor:
         """Which bodies are taken, bool (N, M): those seen anywhere in the clip, or else the first."""
         if not self.skip_absent:
-            return x_nctvm.new_ones(len(x_nctvm), x_nctvm.shape[4], dtype=torch.bool)
+            return x_nctvm.new_ones(x_nctvm.shape[0], x_nctvm.shape[4], dtype=torch.bool)
         present_nm = (x_nctvm != 0).flatten(1, 3).any(dim=1)
         nobody_n1 = ~present_nm.any(dim=1, keepdim=True)
         return present_nm | (nobody_n1 & (torch.arange(present_nm.shape[1], device=x_nctvm.device) == 0))
+
+
+def repeated(features_nsd: Tensor, stride: int, frames: int) -> Tensor:
+    """Features (N, T, D), T = `frames`, from those of steps that stand for `stride` frames each."""
+    steps_t = torch.arange(frames, device=features_nsd.device) // stride
+    return features_nsd.index_select(1, steps_t)
 
 
 def _picked(x_nmtvc: Tensor, mask_nt: Tensor, taken_nm: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,6 @@
 """The recurrent encoder of CRRL: a bidirectional GRU over the frames' coordinates."""
 
+import itertools
 from typing import Literal
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.encoders.recurrence import scanned
+from ssl_skeleton.encoders.tracing import exporting
 from ssl_skeleton.skeleton.layout import Layout
 
 
@@ -48,6 +51,8 @@ class GRU(Encoder):
         """Features (N, T, D); zero past a clip's length."""
         frames = x_nctvm.shape[2]
         x_nti = x_nctvm.permute(0, 2, 3, 1, 4).flatten(2)
+        if exporting() and not self.training:  # torch.compile leaves a GRU out of its graphs by itself
+            return self._exported(x_nti, frame_mask(lengths, frames))
         if bool((lengths == frames).all()):
             features_ntd: Tensor = self.gru(self._normalised(x_nti.flatten(0, 1)).view_as(x_nti))[0]
             return features_ntd
@@ -56,6 +61,20 @@ class GRU(Encoder):
         x_nti = torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], self._normalised(x_nti[valid_nt]))
         packed = pack_padded_sequence(x_nti, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
+
+    def _exported(self, x_nti: Tensor, valid_nt: Tensor) -> Tensor:
+        """The features in eval mode, without asking which frames are valid."""
+        x_nti = torch.where(valid_nt[..., None], self._normalised(x_nti.flatten(0, 1)).view_as(x_nti), 0)
+        return torch.where(valid_nt[..., None], scanned(self.gru, x_nti, valid_nt), 0)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The input norm, where there is one, and the layers of the GRU."""
+        weights, directions = self.gru.all_weights, 2 if self.gru.bidirectional else 1
+        layers = [
+            [*itertools.chain(*weights[first : first + directions])]
+            for first in range(0, len(weights), directions)
+        ]
+        return layers if self.norm is None else [[*self.norm.parameters()], *layers]
 
     def _normalised(self, frames_ki: Tensor) -> Tensor:
         """BatchNorm, where there is one, of K frames."""

@@ -19,8 +19,10 @@ from ssl_skeleton.skeleton.layout import Layout
 class STGCNConfig(GraphConfig):
     """Sizes as published: nine `blocks` in the paper; in its release ten, the first stage having one more.
 
-    `partition: uniform` with `normalisation: symmetric` is the plain GCN, D^-1/2 (A + I) D^-1/2. Without
-    `edge_importance` the graph is not learned.
+    The graphs are those of the release. `spatial` counts bones to the root, where the paper takes distances
+    to the centre of gravity; `mean` divides by all that a joint hears, and the paper's eq. 10 normalises each
+    part by itself, symmetrically. `partition: uniform` with `normalisation: symmetric` is the plain GCN,
+    D^-1/2 (A + I) D^-1/2. Without `edge_importance` the graph is not learned.
     """
 
     name: Literal["st_gcn"] = "st_gcn"
@@ -63,4 +65,4 @@ class WeightedGraph(nn.Module):
     def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
         """The spatial part of a GraphBlock."""
         graphs_pvv = self.graphs_pvv if self.importance_pvv is None else self.graphs_pvv * self.importance_pvv
-        return functional.relu(self.norm(self.convolution(x_ktvc, graphs_pvv), mask_kt), inplace=True)
+        return functional.relu(self.norm(self.convolution(x_ktvc, graphs_pvv), mask_kt))

@@ -137,7 +137,8 @@ def _launch(kernel, x_ktvc, slots, pointers, numbers, scaled):
     grid = (_programs(x_ktvc), triton.cdiv(channels, width))
     rows = x_ktvc.shape[0] * x_ktvc.shape[1]
     wide = tl.float64 if x_ktvc.dtype == torch.float64 else tl.float32
-    kernel[grid](*pointers, rows, joints, channels, *numbers, scaled, wide, **blocks)
+    with torch.cuda.device_of(x_ktvc):  # Triton launches on the current GPU, which may be another
+        kernel[grid](*pointers, rows, joints, channels, *numbers, scaled, wide, **blocks)
 
 
 def _programs(x_ktvc: Tensor) -> int:

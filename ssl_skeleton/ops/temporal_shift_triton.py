@@ -158,9 +158,10 @@ def _launch(kernel, pointers, x_ktvc, out_ktvc, covered, stride, across):
     height = _block(covered)
     grid = (clips * joints, triton.cdiv(covered, height), triton.cdiv(channels, width))
     wide = tl.float64 if x_ktvc.dtype == torch.float64 else tl.float32
-    kernel[grid](
-        *pointers, frames, joints, channels, out_ktvc.shape[1], stride, across, wide, BT=height, BC=width
-    )
+    with torch.cuda.device_of(x_ktvc):  # Triton launches on the current GPU, which may be another
+        kernel[grid](
+            *pointers, frames, joints, channels, out_ktvc.shape[1], stride, across, wide, BT=height, BC=width
+        )
 
 
 def _block(frames: int) -> int:

@@ -56,6 +56,22 @@ def test_values_and_gradients_are_those_of_loops(kernel, device, size, masked, s
     check(kernel, device, x_ktvc, any_index(joints, channels, seed), mask_vc)
 
 
+@pytest.mark.parametrize("channels", [4, 5])
+def test_one_place_may_be_taken_by_many(kernel, device, channels):
+    """By as many as there is a table for, and by more."""
+    index_i = torch.full((4 * channels,), 3)
+    assert takers(index_i).shape == (4 * channels, 16 if channels == 4 else 0)
+    check(kernel, device, random(2, 3, 4, channels), index_i, random(4, channels))
+    check(kernel, device, random(2, 3, 4, channels), index_i, None)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU or none")
+def test_it_runs_on_a_gpu_that_is_not_the_current_one(kernel):
+    check(
+        kernel, torch.device("cuda", torch.cuda.device_count() - 1), random(2, 3, 4, 5), any_index(4, 5), None
+    )
+
+
 def test_features_may_have_any_strides(kernel, device):
     x_ktvc = random(2, 5, 3, 4).permute(0, 2, 3, 1)  # from (K, C, T, V)
     assert not x_ktvc.is_contiguous()
@@ -80,6 +96,27 @@ def test_many_rows_and_channels_equal_the_reference(kernel, device, index_of, ma
         strict=True,
     ):
         torch.testing.assert_close(grad, want)
+
+
+@given(sizes, st.integers(0, 1000), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+@settings(max_examples=30, deadline=None)
+def test_with_its_takers_it_is_the_same(kernel, device, size, seed, dtype):
+    source = torch.Generator().manual_seed(seed)
+    index_i = torch.randperm(size[2] * size[3], generator=source)
+    if seed % 3 == 0:
+        index_i = any_index(*size[2:], seed)
+    index_i = index_i.to(device)
+    found = []
+    for takers_id in (None, takers(index_i)):
+        x_ktvc = random(*size, seed=seed, dtype=dtype).to(device).requires_grad_()
+        mask_vc = random(*size[2:], dtype=torch.float32).to(device).requires_grad_()
+        out_ktvc = graph_shift(x_ktvc, index_i, mask_vc, takers_id, kernel=kernel)
+        pull_ktvc = random(*size, seed=9, dtype=dtype).to(device)
+        found.append([out_ktvc, *torch.autograd.grad(out_ktvc, [x_ktvc, mask_vc], pull_ktvc)])
+    assert torch.equal(found[0][0], found[1][0])
+    for one, other in zip(*found, strict=True):
+        rough = 4e-2 if dtype == torch.bfloat16 else 1e-6
+        torch.testing.assert_close(one, other, rtol=rough, atol=rough)
 
 
 def test_gradients_are_those_of_differences(kernel, device):
@@ -179,6 +216,26 @@ def test_takers_are_those_who_take(joints, channels, seed):
         wanted = [place for place, taken in enumerate(index_i.tolist()) if taken == source]
         assert row == wanted + [-1] * (takers_id.shape[1] - len(wanted))
     assert takers(non_local_index(joints, channels)).shape == (joints * channels, 1)
+
+
+@pytest.mark.parametrize("wrong", [-1, 12, 2**40])
+def test_takers_of_a_list_that_names_no_place_are_refused(wrong):
+    index_i = non_local_index(4, 3)
+    index_i[5] = wrong
+    with pytest.raises(ValueError, match="of 12 places names one that is not there"):
+        takers(index_i)
+
+
+def test_the_kernel_reads_no_foreign_memory(device, kernel):
+    if kernel == "torch":
+        pytest.skip("torch refuses such a list by itself")
+    x_ktvc = random(3, 2, 4, 3).to(device)[1:2]  # with other values before and behind it
+    index_i = non_local_index(4, 3).to(device)
+    wrong_i = index_i.clone()
+    wrong_i[[0, 5]] = torch.tensor([-1, 24], device=device)
+    out_ti = graph_shift(x_ktvc, wrong_i, None, takers(index_i), kernel=kernel).flatten(0, 1).flatten(1)
+    assert not out_ti[:, [0, 5]].any()
+    assert (out_ti != 0).sum() == 20
 
 
 def test_a_list_that_does_not_fit_is_refused(kernel, device):

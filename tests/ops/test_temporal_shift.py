@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_skeleton.ops import temporal_shift as module
 from ssl_skeleton.ops.temporal_shift import temporal_shift
 
 sizes = st.tuples(st.integers(0, 2), st.integers(1, 7), st.integers(1, 4), st.integers(1, 4))
@@ -72,6 +73,12 @@ def test_features_may_have_any_strides(kernel, device, stride):
     check(kernel, device, (x_ktvc, 3 * random(10)[::2], 2 * random(10, seed=1)[::2]), stride)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU or none")
+def test_it_runs_on_a_gpu_that_is_not_the_current_one(kernel):
+    inputs = (random(2, 5, 3, 4), random(4, seed=1), random(4, seed=2))
+    check(kernel, torch.device("cuda", torch.cuda.device_count() - 1), inputs, 2)
+
+
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_many_frames_and_channels_equal_the_reference(kernel, device, stride, across):
@@ -87,6 +94,42 @@ def test_many_frames_and_channels_equal_the_reference(kernel, device, stride, ac
         strict=True,
     ):
         torch.testing.assert_close(grad, want)
+
+
+@pytest.mark.parametrize("reach", [-1, 2, 16])
+@given(sizes, st.integers(1, 3), st.data())
+@settings(max_examples=20, deadline=None)
+def test_the_two_ways_of_the_reference_are_equal(reach, size, stride, data):
+    """Gathered where a channel looks farther than the convolution reaches."""
+    drawn = st.lists(st.floats(-4, 4) | st.integers(-2, 2).map(float), min_size=size[3], max_size=size[3])
+    offsets = [torch.tensor(data.draw(drawn), dtype=torch.float64) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_REACH", reach)
+        check("torch", torch.device("cpu"), (random(*size), *offsets), stride)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_two_ways_are_equal_in_single_and_half_precision(dtype, stride):
+    leaves = [random(2, 9, 5, 16, dtype=dtype), 2 * random(16, dtype=torch.float32, seed=1)]
+    found = []
+    for reach in (-1, 16):
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_REACH", reach)
+            out_ktvc = temporal_shift(*leaves, leaves[1] / 3, stride=stride)
+        pull_ktvc = random(*out_ktvc.shape, dtype=dtype, seed=9)
+        found.append([out_ktvc, *torch.autograd.grad(out_ktvc, leaves, pull_ktvc)])
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        assert (one - other).norm() < (1e-6 if dtype == torch.float32 else 2e-2) * one.norm()
+
+
+def test_an_offset_that_is_no_number_is_seen():
+    """So that the loss is no number either, and whoever trains hears of it."""
+    out_ktvc = temporal_shift(random(1, 3, 2, 2), torch.tensor([math.nan, 0.5]))
+    assert out_ktvc[..., 0].isnan().all()
+    assert out_ktvc[..., 1].isfinite().all()
 
 
 def test_whole_offsets_only_move(kernel, device):
@@ -127,6 +170,13 @@ def test_the_type_stays_also_under_autocast(kernel, device, dtype):
     wanted_ktvc = by_loops(x_ktvc.double().cpu(), offset_c, offset_c, 1)
     rough = 1e-6 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(out_ktvc.double().cpu(), wanted_ktvc, rtol=rough, atol=rough)
+
+
+def test_offsets_are_read_in_more_than_half_precision(kernel, device):
+    x_ktvc = torch.zeros(1, 103, 1, 1, dtype=torch.bfloat16, device=device)
+    x_ktvc[:, 101] = 1
+    out_ktvc = temporal_shift(x_ktvc, torch.tensor([100.25], device=device), kernel=kernel)
+    assert out_ktvc[0, :3, 0, 0].tolist() == [0.25, 0.75, 0]
 
 
 @pytest.mark.parametrize("across", [False, True])

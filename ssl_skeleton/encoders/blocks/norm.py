@@ -33,7 +33,7 @@ class FrameNorm(nn.BatchNorm1d):
         """The same in training without picking rows, whose number a compiled graph cannot know."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             raise TypeError("a FrameNorm keeps running statistics")
-        x = x_ktvc.float()
+        x = x_ktvc.to(torch.promote_types(x_ktvc.dtype, torch.float32))
         count = mask_ktvc.sum() * x.shape[2]
         mean_c = torch.where(mask_ktvc, x, 0).sum(dim=(0, 1, 2)) / count.clamp(min=1)
         square_c = torch.where(mask_ktvc, (x - mean_c).square(), 0).sum(dim=(0, 1, 2))

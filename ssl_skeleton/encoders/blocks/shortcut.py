@@ -8,11 +8,11 @@ from ssl_skeleton.encoders.blocks.norm import FrameNorm
 class Shortcut(nn.Module):
     """The input itself, or a pointwise convolution and norm of it where its shape must change."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, bias: bool = False) -> None:
         super().__init__()
         self.stride = stride
         changes = inputs != outputs or stride != 1
-        self.pointwise = nn.Linear(inputs, outputs, bias=False) if changes else None
+        self.pointwise = nn.Linear(inputs, outputs, bias=bias) if changes else None
         self.norm = FrameNorm(outputs) if changes else None
 
     def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:

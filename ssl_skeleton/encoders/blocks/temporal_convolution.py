@@ -9,7 +9,9 @@ from ssl_skeleton.encoders.blocks.norm import FrameNorm
 class TemporalConvolution(nn.Module):
     """A convolution along time; T' = ceil(T / stride). Without bias, since a norm follows."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, *, groups: int = 1
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(
             inputs,
@@ -18,6 +20,7 @@ class TemporalConvolution(nn.Module):
             (stride, 1),
             padding=(dilation * (kernel // 2), 0),
             dilation=(dilation, 1),
+            groups=groups,
             bias=False,
         )
 
@@ -25,6 +28,13 @@ class TemporalConvolution(nn.Module):
         """Features (K, T', V, D); `kernel` is odd, and frames beyond both ends are zero."""
         convolved_kdtv: Tensor = self.convolution(x_ktvc.permute(0, 3, 1, 2))  # channels last in memory
         return convolved_kdtv.permute(0, 2, 3, 1).contiguous()
+
+
+class DepthwiseConvolution(TemporalConvolution):
+    """A convolution along time of each channel by itself."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, groups=channels)
 
 
 class TemporalUnit(nn.Module):

@@ -22,11 +22,21 @@ class InsertConfig(Config, ABC):
 
     name: str
     place: Place = "series"
-    blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    blocks: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
 
     @abstractmethod
     def build(self, channels: int) -> "Insert":
-        """The module for features of C = `channels`."""
+        """The module for features of C = `channels`. Raises UserError where they do not fit the options."""
+
+
+class SqueezingConfig(InsertConfig, ABC):
+    """Base of the configs of inserts that work on fewer channels, fewer by a factor of `reduction`."""
+
+    reduction: int = Field(default=16, ge=1)
+
+    def squeezed(self, channels: int) -> int:
+        """The channels, one at least, to which C = `channels` are squeezed."""
+        return max(1, channels // self.reduction)
 
 
 class Insert(nn.Module, ABC):

@@ -15,10 +15,14 @@ def padded(x_nctvm: Tensor, multiple: int) -> Tensor:
 
     The T' of a strided convolution and that of a slice come from different expressions of T, which are known
     to be equal only where the strides divide it. An exported graph also has to know that T' is never 1, nor
-    T' - 1, which it would treat differently, so it adds two whole multiples more.
+    T' - 1, which it would treat differently, so there are three multiples at least.
     """
     if not torch.compiler.is_compiling():
         return x_nctvm
     frames = x_nctvm.shape[2]
-    steps = (frames + multiple - 1) // multiple + 2 * int(exporting())
+    steps = (frames + multiple - 1) // multiple
+    if exporting():
+        # The same, or three. In this form torch knows that it is more than two, as it does not of a maximum.
+        beyond_two = torch.sym_max(frames - 2 * multiple, 1)  # type: ignore[no-untyped-call]
+        steps = 2 + (beyond_two + multiple - 1) // multiple
     return functional.pad(x_nctvm, (0, 0, 0, 0, 0, steps * multiple - frames))

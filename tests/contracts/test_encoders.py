@@ -202,6 +202,20 @@ def test_garbage_in_the_padding_changes_no_valid_feature(config, training):
 
 
 @every_encoder
+def test_more_padding_changes_nothing_in_training(config):
+    clips, results = some_absent(random_clips(LAYOUT, [9, 4, 6], bodies=2)), []
+    for more in (0, 5):
+        encoder = trained(config, LAYOUT, 2).double().train()
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Dropout | torch.nn.GRU):
+                module.p = module.dropout = 0.0
+        x_nctvm = torch.nn.functional.pad(clips.x.double(), (0, 0, 0, 0, 0, more), value=math.nan)
+        features_ntd = encoder(x_nctvm, clips.lengths)
+        results.append([features_ntd[:, :9][frame_mask(clips.lengths, 9)], *encoder.buffers()])
+    torch.testing.assert_close(results[0], results[1])
+
+
+@every_encoder
 def test_training_works_on_one_frame_of_one_clip(config):
     encoder = trained(config, LAYOUT).train()
     clips = random_clips(LAYOUT, [1])

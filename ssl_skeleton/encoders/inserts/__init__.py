@@ -26,4 +26,3 @@ AnyInsert = Annotated[
     | DeformableConvolutionConfig,
     Field(discriminator="name"),
 ]
-"""What may be inserted into the blocks of any graph encoder."""

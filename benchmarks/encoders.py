@@ -209,9 +209,9 @@ def describe(row: Row) -> str:
 
 def titles() -> str:
     """What stands above those lines."""
-    kinds = "".join(f"{f'{kind}: forward':>17}{'training':>17}" for kind in TYPES)
-    columns = "".join(f"{'clips/s':>10}{'share':>7}" for _ in range(2 * len(TYPES)))
-    return f"{'':40}{kinds}\n{'encoder':<18}{'T':>4}{'M par.':>9}{'M m.-a.':>9}{columns}"
+    kinds = "".join(f"{kind:>34}" for kind in TYPES)
+    columns = "".join(f"{what:>10}{'share':>7}" for _ in TYPES for what in ("forward", "training"))
+    return f"{'clips a second':<40}{kinds}\n{'encoder':<18}{'T':>4}{'M par.':>9}{'M m.-a.':>9}{columns}"
 
 
 def describe_comparison(found: Comparison, sizes: Sizes) -> str:

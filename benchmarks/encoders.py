@@ -34,6 +34,7 @@ from textbook import Textbook, ctr_gcn_textbook, st_gcn_textbook
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_skeleton.cli import count
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gcn import GraphEncoder
@@ -234,9 +235,9 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=ENCODERS, default=list(ENCODERS), metavar="NAME")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"instead of {FULL.rounds}")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="%(default)s here")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all works")
+    parser.add_argument("--rounds", type=count, metavar="N", help=f"instead of {FULL.rounds}")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)

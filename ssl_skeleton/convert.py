@@ -16,7 +16,9 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, convert the weights, say what they are and how to load them."""
-    parser = Parser("convert", "Turn published weights into a released encoder.", EXAMPLES)
+    parser = Parser(
+        "convert", "Turn published weights, of the joint stream, into a released encoder.", EXAMPLES
+    )
     parser.add_argument("network", help=f"what was published: {', '.join(PUBLISHED)}")
     parser.add_argument("weights", type=some_path, help="the published file, of torch.save or .safetensors")
     parser.add_argument(

@@ -23,6 +23,7 @@ from ssl_skeleton.pretext import AnyPretext
 from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 from ssl_skeleton.training.loop import TrainingConfig
 
+_OF_THE_MACHINE = ("device", "encoder.kernel", "encoder.encoder.kernel")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
@@ -166,11 +167,11 @@ def check_split_of(data: dict[str, Any]) -> None:
 def recipe_difference(one: Config, other: Config) -> str | None:
     """The first key path in which two configs differ, with both values; None when they are equal.
 
-    The device is no difference: a run may go on where there is none of its first one.
+    Device and kernel are no difference: a run may go on where there is none of its first ones.
     """
     left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
     for key in [*left, *right]:
-        if left.get(key) != right.get(key) and key != "device":
+        if left.get(key) != right.get(key) and key not in _OF_THE_MACHINE:
             return f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
     return None
 

@@ -15,12 +15,12 @@ from ssl_skeleton.config import apply_overrides, read_yaml
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import Store, open_store
-from ssl_skeleton.data.views.view import check_view
+from ssl_skeleton.data.views.view import check_view, make_view
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.environment import describe_environment, pick_device
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json, write_json, write_text
-from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
+from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Body, Recipe, StageConfig, body_of, check_split_of, recipe_difference
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
@@ -29,7 +29,7 @@ from ssl_skeleton.training.seeds import derive_seed
 
 Watcher = Callable[[StageConfig, int, dict[str, float]], None]
 _RECIPE, _BODY = "recipe.yaml", "body.json"
-_EVALUATION_KEYS = ("evaluation.", "device=", "data.store=", "data.split=")
+_EVALUATION_KEYS = ("evaluation.", "device=", "encoder.kernel=", "data.store=", "data.split=")
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,14 @@ class Run:
             pretext = self._build_pretext(stage, self.build_encoder)
             for wanted in pretext.views.values():
                 check_view(self.layout, self.body.coordinates, self.recipe.data, wanted.view)
+            self._try(pretext)
+
+    @torch.no_grad()
+    def _try(self, pretext: Pretext) -> None:
+        """Encode one clip: not every encoder runs on every machine."""
+        first = torch.zeros(1, dtype=torch.int64)
+        clips = make_view(self.packed, first, self.recipe.data, pretext.views[INPUT].view, None)
+        pretext.encoder.to(self.device).eval()(clips.x, clips.lengths)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import pytest
 import yaml
 from tiny import PRETEXTS, recipe_tree, tiny_recipe
 
+from ssl_skeleton.config import apply_overrides
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.recipe import Recipe, load_recipe, recipe_difference
@@ -194,3 +195,29 @@ def test_a_missing_file_gets_the_nearest_shipped_one():
 
 def test_the_largest_seed():
     assert Recipe.from_tree(change("seed", 2**63 - 1), "recipe").seed == 2**63 - 1
+
+
+@pytest.mark.parametrize("key", ["device", "encoder.kernel"])
+def test_what_belongs_to_the_machine_is_no_difference(key):
+    recipe = tiny_recipe(STORE, encoder={"name": "shift_gcn", "width": 0.1})
+    tree = apply_overrides(recipe.to_tree(), [f"{key}={'cpu' if key == 'device' else 'torch'}"])
+    changed = Recipe.from_tree(tree, "recipe")
+    assert recipe_difference(recipe, changed) is None
+    assert recipe_difference(recipe, changed.model_copy(update={"seed": 7})) is not None
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fault"),
+    [
+        ({"name": "st_gcn", "blocks": 8}, "encoder.blocks: '8' is not possible; choose one of 10, 9"),
+        ("ctr_gcn", "encoder: input should be a valid mapping, not 'ctr_gcn'"),
+        (
+            {"name": "st_gcn", "inserts": [{"name": "non_local", "blocks": []}]},
+            "encoder.inserts.0.blocks: list should have at least 1 item, not 0",
+        ),
+    ],
+)
+def test_wrong_encoders_get_a_line_without_jargon(encoder, fault):
+    with pytest.raises(UserError) as error:
+        tiny_recipe(STORE, encoder=encoder)
+    assert str(error.value) == f"recipe: {fault}"

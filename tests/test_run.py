@@ -305,3 +305,17 @@ def test_shipped_recipes_run(path, tmp_path):
     run.pretrain()
     opened = Run.open(run.folder, [f"data.store={stores[0]}", f"data.split={splits[0]}"])
     assert 0 <= evaluate(opened, "linear")["top1"] <= 1
+
+
+def test_an_encoder_that_cannot_run_here_is_refused_before_a_folder_is_made(store, tmp_path, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    recipe = tiny_recipe(store, encoder={"name": "shift_gcn", "width": 0.1, "depth": 0.1, "kernel": "triton"})
+    with pytest.raises(UserError, match="kernel: triton"):
+        Run.start(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_kernel_can_be_another_one_on_another_machine(store, tmp_path):
+    recipe = tiny_recipe(store, epochs=1, encoder={"name": "shift_gcn", "width": 0.1, "depth": 0.1})
+    run = Run.start(recipe, tmp_path / "run")
+    assert Run.open(run.folder, ["encoder.kernel=torch"]).recipe.encoder.kernel == "torch"

@@ -81,10 +81,14 @@ class Released(ReleasedConfig):
         """The classifier's scores (N, classes) of clips as the encoder wants to see them.
 
         The classifier sees the mean of a clip's valid steps; a step that stands for several frames counts
-        once. Raises UserError when there is no classifier.
+        once. Raises UserError when there is no classifier, ValueError for clips of another shape.
         """
         if self.head is None:
             raise UserError("this encoder was released without a classifier")
+        channels = len(self.coordinates) * len(self.streams)
+        if (x_nctvm.shape[1], *x_nctvm.shape[3:]) != (channels, len(self.layout.joints), self.bodies):
+            wanted = f"(N, {channels}, T, {len(self.layout.joints)}, {self.bodies})"
+            raise ValueError(f"clips {tuple(x_nctvm.shape)} are not {wanted}, as this encoder sees them")
         span = math.prod(self.encoder.strides) if isinstance(self.encoder, GraphEncoder) else 1
         features_nsd = self.encoder(x_nctvm, lengths)[:, ::span]
         scores_nc: Tensor = self.head(pool(features_nsd, (lengths + span - 1) // span, "mean"))

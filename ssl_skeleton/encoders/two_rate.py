@@ -23,22 +23,22 @@ from ssl_skeleton.skeleton.layout import Layout
 class TwoRateConfig(EncoderConfig):
     """A slow path, which is `encoder` on every few frames, and a light fast path, the same encoder on all.
 
-    ratio   the slow path sees the first of every `ratio` frames; the paper's alpha, 8 there for videos of 30
-            frames a second
-    share   of the slow path's width is the fast path's; the paper's beta, 1/8 there
-    kernel  how many frames a lateral connection takes, an odd number; 5 as published
+    ratio    the slow path sees the first of every `ratio` frames; the paper's alpha, 8 there for videos of 30
+             frames a second
+    share    of the slow path's width is the fast path's; the paper's beta, 1/8 there
+    lateral  how many frames a lateral connection takes, an odd number; 5 as published
     """
 
     name: Literal["two_rate"] = "two_rate"
     encoder: AnyGraphEncoder
     ratio: int = Field(default=4, ge=2, le=64)
     share: float = Field(default=0.25, gt=0, le=1)
-    kernel: int = Field(default=5, ge=1)
+    lateral: int = Field(default=5, ge=1)
 
     @model_validator(mode="after")
-    def _check_kernel(self) -> Self:
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel: should be an odd number, not {self.kernel}")
+    def _check_lateral(self) -> Self:
+        if self.lateral % 2 == 0:
+            raise ValueError(f"lateral: should be an odd number, not {self.lateral}")
         return self
 
     def build(self, layout: Layout, channels: int, bodies: int) -> "TwoRate":
@@ -64,7 +64,7 @@ class TwoRate(Encoder):
         for number, (to, of) in enumerate(zip(slow.sizes, fast.sizes, strict=True)):
             ends = to.stride > 1 if number else slow.stem is not None  # a stage, or the stem
             if ends:
-                self.laterals[str(number)] = Lateral(of.inputs, to.inputs, config.kernel, self.ratio)
+                self.laterals[str(number)] = Lateral(of.inputs, to.inputs, config.lateral, self.ratio)
 
     def forward(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D); zero past a clip's length, but for the rest of its last step."""

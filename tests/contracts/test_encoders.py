@@ -74,7 +74,7 @@ TREES = {
         "encoder": {"name": "efficient_gcn", **_TINY, "branches": ("joint",)},
         "ratio": 3,
         "share": 1.0,
-        "kernel": 3,
+        "lateral": 3,
     },
 }
 CONFIGS = {name: TypeAdapter(AnyEncoder).validate_python(tree) for name, tree in TREES.items()}

@@ -70,9 +70,9 @@ def textbook(encoder, x_nctvm):
     return torch.stack(steps, dim=1)
 
 
-@pytest.mark.parametrize(("ratio", "kernel", "share"), [(2, 5, 0.5), (4, 1, 1.0), (5, 7, 0.25)])
-def test_it_is_the_textbook_form(ratio, kernel, share):
-    encoder = build(ratio=ratio, kernel=kernel, share=share).double()
+@pytest.mark.parametrize(("ratio", "lateral", "share"), [(2, 5, 0.5), (4, 1, 1.0), (5, 7, 0.25)])
+def test_it_is_the_textbook_form(ratio, lateral, share):
+    encoder = build(ratio=ratio, lateral=lateral, share=share).double()
     for name, parameter in encoder.named_parameters():
         if "importance" in name or "norm" in name:
             parameter.data.uniform_(0.5, 1.5)
@@ -157,8 +157,8 @@ def test_a_stem_has_a_lateral_connection_behind_it():
         ({"encoder": {"name": "st_gcn"}, "ratio": 1}, "recipe: encoder.ratio: input should be greater"),
         ({"encoder": {"name": "st_gcn"}, "share": 0.0}, "recipe: encoder.share: input should be greater"),
         (
-            {"encoder": {"name": "st_gcn"}, "kernel": 4},
-            "recipe: encoder: kernel: should be an odd number, not 4",
+            {"encoder": {"name": "st_gcn"}, "lateral": 4},
+            "recipe: encoder: lateral: should be an odd number, not 4",
         ),
     ],
 )

@@ -160,12 +160,14 @@ def _first_fault(error: ValidationError, tree: Any) -> str:
     elif fault["type"] == "union_tag_not_found":
         message = "the key 'name' is missing; it says which kind this is"
     elif fault["type"] == "literal_error":
-        choices = [choice.strip("'") for choice in re.split(r", | or ", str(context["expected"]))]
+        expected = str(context["expected"])
+        choices = re.findall(r"'([^']+)'", expected) or re.findall(r"\d+", expected)
         message = f"'{value}' is not possible; {nearest(str(value), choices)}"
     elif fault["type"] != "unknown_key" and not isinstance(value, dict | list):
         message = f"{message}, not {value!r}"
     message = message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
     message = message.replace(" or object to extract fields from", "").replace(" after validation", "")
+    message = message.replace("Tuple should", "List should")
     message = message[0].lower() + re.sub(r" or instance of \w+", "", message[1:])
     return f"{path}: {message}" if path else message
 

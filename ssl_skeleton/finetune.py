@@ -36,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
         action="store_true",
         help="go without the baseline that is trained from scratch: half of the time",
     )
-    add_overrides(parser, "evaluation.finetune.*, data.store, data.split or device; with --cfg anything")
+    add_overrides(
+        parser, "evaluation.finetune.*, data.store, data.split, encoder.kernel or device; with --cfg anything"
+    )
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides) if given.cfg is None else _of_recipe(given)
     print(f"{run.folder}: {run.store.path}, split {run.splits[0].name}, on {run.device}", flush=True)

@@ -13,7 +13,7 @@ def evaluate_command(evaluator: Evaluator, description: str, examples: str, argu
     """Take a run, score it, print the table."""
     parser = Parser(evaluator, description, examples)
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the run to score")
-    add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split or device")
+    add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split, encoder.kernel or device")
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides)
     result = evaluate(run, evaluator)

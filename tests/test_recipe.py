@@ -210,7 +210,7 @@ def test_what_belongs_to_the_machine_is_no_difference(key):
     ("encoder", "fault"),
     [
         ({"name": "st_gcn", "blocks": 8}, "encoder.blocks: '8' is not possible; choose one of 10, 9"),
-        ("ctr_gcn", "encoder: input should be a valid mapping, not 'ctr_gcn'"),
+        ("ctr_gcn", "encoder: input should be a mapping, not 'ctr_gcn'"),
         (
             {"name": "st_gcn", "inserts": [{"name": "non_local", "blocks": []}]},
             "encoder.inserts.0.blocks: list should have at least 1 item, not 0",

@@ -220,7 +220,8 @@ def test_evaluation_may_change_the_protocol_only(run):
     assert Run.open(run.folder, ["data.split=cross_view_dev"]).recipe.data.split == "cross_view_dev"
     for override in ("seed=1", "data.splits=x", "data.frames=3", "data.stores=x", "encoder.hidden=4"):
         with pytest.raises(
-            UserError, match=r"only evaluation\., device=, data.store=, data.split= can change"
+            UserError,
+            match=r"only evaluation\., device=, encoder.kernel=, data.store=, data.split= can change",
         ):
             Run.open(run.folder, [override])
 

@@ -1,7 +1,7 @@
 """Tiny stores, clips, recipes and pretexts, so that a test trains in a blink."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +17,7 @@ from ssl_skeleton.data.recording import METRES, Recording, Track
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.view import SamplingConfig
 from ssl_skeleton.data.writing import new_store
+from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig
@@ -60,6 +61,29 @@ def random_clips(
     x_nctvm = torch.randn(clips, channels, frames, len(layout.joints), bodies, generator=source)
     valid = frame_mask(torch.tensor(lengths), frames)[:, None, :, None, None]
     return Clips(x_nctvm * valid, torch.tensor(lengths), torch.arange(clips), torch.zeros(clips).long())
+
+
+def assert_is_textbook(
+    encoder: Encoder, textbook: Callable[[Encoder, Tensor], Tensor], layout: Layout
+) -> None:
+    """A graph encoder in float64, and the textbook form of it, have the same steps and the same gradients.
+
+    The strides of the encoder make four.
+    """
+    clips = random_clips(layout, [13, 13], bodies=2)
+    x_nctvm = clips.x.double().requires_grad_()
+    found, expected = encoder(x_nctvm, clips.lengths)[:, ::4], textbook(encoder, x_nctvm)
+    torch.testing.assert_close(found, expected)
+    assert_same_gradients(found, expected, [x_nctvm, *encoder.parameters()])
+
+
+def assert_same_gradients(found: Tensor, expected: Tensor, wanted: Sequence[Tensor]) -> None:
+    """A random weighted sum of either has the same gradients of what is wanted."""
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weights).sum(), wanted),
+        torch.autograd.grad((expected * weights).sum(), wanted),
+    )
 
 
 def motion(rng: np.random.Generator, label: int, frames: int, joints: int) -> np.ndarray:

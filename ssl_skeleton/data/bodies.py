@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 1 << 16  # rows worked on at once: bounds the memory that it takes
+from ssl_skeleton.data.store import row_blocks
+
 # What tells a phantom (a chair, a reflection) from a person, as is usual for NTU RGB+D.
 _SHORT_FRAMES = 10
 _WIDE_RATIO = 0.8  # a frame is implausible where the body is wider than this share of its height
@@ -60,8 +61,7 @@ def track_motion(
     """
     rows, joints, coordinates = frames_rvc.shape
     sums_rs = np.zeros((rows + 1, 1 + 2 * coordinates))  # reduceat takes no end behind its array
-    for first in range(0, rows, _BLOCK):
-        block = slice(first, min(first + _BLOCK, rows))
+    for block in row_blocks(rows):
         x_rvc = frames_rvc[block].astype(np.float64)
         sums_rs[block, 0] = seen_rv[block].sum(axis=1) * (joints // seen_rv.shape[1])
         sums_rs[block, 1 : 1 + coordinates] = x_rvc.sum(axis=1)

@@ -1,6 +1,6 @@
 """The frames of stores on one device, and the gather that draws a batch from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -14,13 +14,12 @@ from ssl_skeleton.data.bodies import by_motion
 from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.data.recording import METRES
 from ssl_skeleton.data.repair import RepairConfig, repair
-from ssl_skeleton.data.store import Store
+from ssl_skeleton.data.store import Store, row_blocks
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap, remap_matrix
 
 Order = Literal["stored", "moving"]
-_BLOCK = 1 << 16  # rows worked on at once: bounds the memory that loading takes beside its result
 
 
 class PackedClips:
@@ -198,7 +197,7 @@ def _load(store: Store, layout: Layout, coordinates: tuple[str, ...], mend: Repa
         raise UserError(f"{store.path}: has {found}, but the other store {wanted}; use stores of one kind")
     matrix = remap_matrix(store.layout, layout) if layout != store.layout else None
     frames_rvc, tracks = store.frames_rvc, store.tracks
-    for rows in _blocks(len(frames_rvc)):
+    for rows in row_blocks(len(frames_rvc)):
         wrong_r = ~np.isfinite(frames_rvc[rows]).all(axis=(1, 2))
         if wrong_r.any():
             row = rows.start + int(wrong_r.argmax())
@@ -227,17 +226,12 @@ def _together(parts: list[_Part], joints: int) -> NDArray[np.float32]:
     end = 0
     while parts:  # memory is taken only as rows are filled, and what a part held is free again then
         part = parts.pop(0)
-        for block in _blocks(len(part.frames_rvc)):
+        for block in row_blocks(len(part.frames_rvc)):
             x_rvc = part.frames_rvc[block]
             into_rvc = together_rvc[end + block.start : end + block.stop]
             into_rvc[:] = x_rvc if part.matrix is None else remap(x_rvc, part.matrix)
         end += len(part.frames_rvc)
     return together_rvc
-
-
-def _blocks(rows: int) -> Iterator[slice]:
-    """Slices of so many rows: they bound the memory that work on them takes."""
-    return (slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK))
 
 
 def _at_zero(parts: Sequence[_Part]) -> list[tuple[slice, list[int]]]:

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ COLUMNS = ("name", "label", "subject", "camera", "setup", "repetition", "frames"
 EVERYTHING = "all"  # the split of every store: all clips train, none tests
 DATA_FILES = ("clips.csv", "frames.npy", "tracks.npy", "skipped.csv")
 FILES = frozenset(("meta.json", *DATA_FILES))
+
+
+_BLOCK = 1 << 16  # rows worked on at once
 
 
 class StoreMeta(Config):
@@ -211,6 +214,11 @@ def load_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # a damaged header makes numpy raise errors of any kind
         raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
     return array
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Slices of so many rows of frames: they bound the memory that work on them takes."""
+    return (slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK))
 
 
 def is_store(folder: Path) -> bool:

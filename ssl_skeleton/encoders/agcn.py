@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton.encoders.blocks.graph_convolution import GraphConvolution
+from ssl_skeleton.encoders.blocks.mask import frame_count
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
 from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalUnit
@@ -66,7 +67,7 @@ class AdaptiveGraph(nn.Module):
         bodies, frames, joints, _ = x_ktvc.shape
         embedded = self.embed(x_ktvc).view(bodies, frames, joints, 2, len(self.fixed_pvv), -1)
         hearing, heard = embedded.permute(3, 4, 0, 2, 1, 5).flatten(-2)  # each (P, K, V, T * E)
-        valid = frames if mask_kt is None else mask_kt.sum(dim=1).clamp(min=1)[:, None, None]
+        valid = frame_count(x_ktvc, mask_kt)
         affinity_pkvv = hearing @ heard.transpose(-1, -2) / (valid * embedded.shape[-1])
         graphs_pvv = self.fixed_pvv + self.learned_pvv
         graphs_pkvv: Tensor = graphs_pvv[:, None] + affinity_pkvv.softmax(dim=-1, dtype=graphs_pvv.dtype)

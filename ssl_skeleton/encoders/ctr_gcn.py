@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_skeleton.encoders.blocks.mask import frame_mean
 from ssl_skeleton.encoders.blocks.multi_scale import MultiScaleUnit
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
@@ -79,8 +80,7 @@ class RefinedTopology(nn.Module):
     def _basis(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
         """What graphs are sums of (K, V, V, P * R + 1 + P): relations, one, and the shared topologies."""
         # The mean is taken first: it commutes with the reduction, which has T times less to do then.
-        valid = x_ktvc.shape[1] if mask_kt is None else mask_kt.sum(dim=1).clamp(min=1)[:, None, None]
-        hearing_kvr, heard_kvr = self.reduce(x_ktvc.sum(dim=1) / valid).chunk(2, dim=-1)
+        hearing_kvr, heard_kvr = self.reduce(frame_mean(x_ktvc, mask_kt)).chunk(2, dim=-1)
         relations_kvvr = torch.tanh(hearing_kvr[:, None] - heard_kvr[:, :, None])
         others_vvi = functional.pad(self.shared_pvv.permute(2, 1, 0), (1, 0), value=1)
         others_kvvi = others_vvi.to(relations_kvvr.dtype).expand(relations_kvvr.shape[0], -1, -1, -1)

@@ -15,10 +15,11 @@ from ssl_skeleton.encoders.blocks.branches import Branch, BranchInputs
 from ssl_skeleton.encoders.blocks.dropout import Dropout
 from ssl_skeleton.encoders.blocks.graph_convolution import GraphConvolution
 from ssl_skeleton.encoders.blocks.joint_attention import JointAttention
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.separable import TemporalKind, TemporalLayer, temporal_layer
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
-from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, strided
+from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder
 from ssl_skeleton.skeleton.graph import Normalisation, normalised, partitions
 from ssl_skeleton.skeleton.layout import Layout
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
 from ssl_skeleton.encoders.inserts import AnyInsert
@@ -124,11 +125,6 @@ class GraphBlock(nn.Module):
         for insert in self.end:
             out_ktvd = insert(out_ktvd, mask_kt)
         return out_ktvd
-
-
-def strided(mask_kt: Tensor | None, stride: int) -> Tensor | None:
-    """Which steps are valid, (K, T'), after a stride; a step is valid when its first frame is."""
-    return None if mask_kt is None else mask_kt[:, ::stride]
 
 
 class Bodies(NamedTuple):

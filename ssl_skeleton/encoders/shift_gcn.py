@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton.encoders.blocks.dropout import Dropout
-from ssl_skeleton.encoders.blocks.mask import cleared
+from ssl_skeleton.encoders.blocks.mask import cleared, strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
-from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage, strided
+from ssl_skeleton.encoders.gcn import BlockSize, GraphBlock, GraphConfig, GraphEncoder, Stage
 from ssl_skeleton.ops.graph_shift import graph_shift, local_index, non_local_index, takers
 from ssl_skeleton.ops.kernel import Kernel
 from ssl_skeleton.ops.temporal_shift import temporal_shift

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalConvolution
-from ssl_skeleton.encoders.gcn import GraphEncoder, repeated, strided
+from ssl_skeleton.encoders.gcn import GraphEncoder, repeated
 from ssl_skeleton.encoders.graph_encoders import AnyGraphEncoder
 from ssl_skeleton.encoders.tracing import padded
 from ssl_skeleton.skeleton.layout import Layout

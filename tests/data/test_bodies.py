@@ -128,7 +128,7 @@ def test_blocks_are_only_a_matter_of_memory(block, monkeypatch):
     bodies = [rng.normal(size=(frames, 4, 3)).astype(np.float32) for frames in (5, 1, 9, 4)]
     asked = (table_of(bodies), np.concatenate(bodies), np.ones((19, 4), bool))
     whole = track_motion(*asked)
-    monkeypatch.setattr("ssl_skeleton.data.bodies._BLOCK", block)
+    monkeypatch.setattr("ssl_skeleton.data.store._BLOCK", block)
     np.testing.assert_array_equal(track_motion(*asked), whole)
 
 

@@ -295,7 +295,7 @@ def test_another_joint_or_a_root_in_an_image_at_zero_throughout_is_missing(tmp_p
 @pytest.mark.parametrize("layout", [None, "common_15"])
 @pytest.mark.parametrize("block", [1, 3, 7, 1 << 16])
 def test_blocks_are_only_a_matter_of_memory(block, layout, mend, monkeypatch):
-    monkeypatch.setattr("ssl_skeleton.data.packed._BLOCK", block)
+    monkeypatch.setattr("ssl_skeleton.data.store._BLOCK", block)
     target = load_layout(layout) if layout else LAYOUT
     matrix = remap_matrix(LAYOUT, target)
     clips = without_joints(relative(3, frames=9), 3)
@@ -313,7 +313,7 @@ def test_blocks_are_only_a_matter_of_memory(block, layout, mend, monkeypatch):
 
 @pytest.mark.parametrize("row", [0, 4, 9])
 def test_what_is_not_finite_is_refused_with_its_row(row, monkeypatch):
-    monkeypatch.setattr("ssl_skeleton.data.packed._BLOCK", 4)
+    monkeypatch.setattr("ssl_skeleton.data.store._BLOCK", 4)
     with stored(relative(0)) as store:
         wrong = np.array(store.frames_rvc)
         wrong[row, 3, 1] = np.nan

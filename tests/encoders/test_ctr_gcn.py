@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import random_clips
+from tiny import assert_is_textbook, random_clips
 from torch.nn import functional
 
 from ssl_skeleton.data.clips import frame_mask
@@ -87,16 +87,7 @@ def textbook(encoder, x_nctvm):
 def test_it_is_the_textbook_form(options):
     torch.manual_seed(0)
     encoder = moved(CTRGCNConfig(width=0.125, **options).build(LAYOUT, 3, 2).double())
-    clips = random_clips(LAYOUT, [13, 13], bodies=2)
-    x_nctvm = clips.x.double().requires_grad_()
-    found, expected = encoder(x_nctvm, clips.lengths), textbook(encoder, x_nctvm)
-    torch.testing.assert_close(found[:, ::4], expected)
-    weights = torch.randn_like(expected)
-    wanted = [x_nctvm, *encoder.parameters()]
-    torch.testing.assert_close(
-        torch.autograd.grad((found[:, ::4] * weights).sum(), wanted),
-        torch.autograd.grad((expected * weights).sum(), wanted),
-    )
+    assert_is_textbook(encoder, textbook, LAYOUT)
 
 
 @given(sizes=st.tuples(*[st.integers(1, 4)] * 7), seed=st.integers(0, 99))

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from tiny import random_clips
 
 from ssl_skeleton.encoders.agcn import AGCNConfig
-from ssl_skeleton.encoders.gcn import BlockSize, Stage, strided
+from ssl_skeleton.encoders.blocks.mask import strided
+from ssl_skeleton.encoders.gcn import BlockSize, Stage
 from ssl_skeleton.encoders.st_gcn import STGCNConfig
 from ssl_skeleton.skeleton.layout import load_layout
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import random_clips
+from tiny import assert_is_textbook, random_clips
 from torch.nn import functional
 
 from ssl_skeleton.encoders.st_gcn import STGCNConfig
@@ -45,16 +45,7 @@ def test_it_is_the_textbook_form(partition, edge_importance):
     for name, parameter in encoder.named_parameters():
         if "importance" in name or "norm" in name:
             parameter.data.uniform_(0.5, 1.5)
-    clips = random_clips(LAYOUT, [13, 13], bodies=2)
-    x_nctvm = clips.x.double().requires_grad_()
-    found, expected = encoder(x_nctvm, clips.lengths), textbook(encoder, x_nctvm)
-    torch.testing.assert_close(found[:, ::4], expected)
-    weights = torch.randn_like(expected)
-    wanted = [x_nctvm, *encoder.parameters()]
-    torch.testing.assert_close(
-        torch.autograd.grad((found[:, ::4] * weights).sum(), wanted),
-        torch.autograd.grad((expected * weights).sum(), wanted),
-    )
+    assert_is_textbook(encoder, textbook, LAYOUT)
 
 
 def test_a_part_weighs_each_neighbour_alike():

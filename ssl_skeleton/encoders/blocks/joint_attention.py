@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_skeleton.encoders.blocks.mask import frame_mean
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 
 _REDUCTION = 2  # as released
@@ -36,14 +37,10 @@ class JointAttention(nn.Module):
         """The weights (K, T, 1, C) of the frames and (K, 1, V, C) of the joints, each between 0 and 1."""
         frames, joints = x_ktvc.shape[1:3]
         profile_mask_ks = None
-        frame_ktc = x_ktvc.mean(dim=2)
-        if mask_kt is None:
-            joint_kvc = x_ktvc.mean(dim=1)
-        else:
-            joint_kvc = x_ktvc.sum(dim=1) / mask_kt.sum(dim=1).clamp(min=1)[:, None, None]
+        if mask_kt is not None:
             there_k1 = mask_kt.any(dim=1, keepdim=True)  # a body without valid frames has no joints either
             profile_mask_ks = torch.cat([mask_kt, there_k1.expand(-1, joints)], dim=1)
-        profile_ksc = torch.cat([frame_ktc, joint_kvc], dim=1)  # S = T + V
+        profile_ksc = torch.cat([x_ktvc.mean(dim=2), frame_mean(x_ktvc, mask_kt)], dim=1)  # S = T + V
         squeezed_ks1e = functional.hardswish(
             self.squeeze_norm(self.squeeze(profile_ksc)[:, :, None], profile_mask_ks)
         )

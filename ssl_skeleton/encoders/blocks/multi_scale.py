@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton.encoders.blocks.dropout import Dropout
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalConvolution
 
@@ -38,8 +39,7 @@ class MultiScaleUnit(nn.Module):
             _pooled(pooled_ktvq, self.stride),
             self.pointwise(x_ktvc[:, :: self.stride]),
         )
-        after_kt = None if mask_kt is None else mask_kt[:, :: self.stride]
-        y_ktvc: Tensor = self.dropout(self.norm(torch.cat(branches, dim=3), after_kt))
+        y_ktvc: Tensor = self.dropout(self.norm(torch.cat(branches, dim=3), strided(mask_kt, self.stride)))
         return y_ktvc
 
 

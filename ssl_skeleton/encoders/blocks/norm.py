@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssl_skeleton.encoders.blocks.mask import cleared
+
 
 class FrameNorm(nn.BatchNorm1d):
     """BatchNorm of C channels over the valid frames of all bodies and joints; other frames become zero."""
@@ -12,11 +14,11 @@ class FrameNorm(nn.BatchNorm1d):
         """Normalised features (K, T, V, C), with the valid frames `mask_kt` (K, T); None when all are."""
         if mask_kt is None:
             return self._normalised(x_ktvc)
-        mask_ktvc = mask_kt[:, :, None, None]
         if not self.training:  # where what lies in other frames shifts no statistics
-            return torch.where(mask_ktvc, self._normalised(x_ktvc), 0)
+            return cleared(self._normalised(x_ktvc), mask_kt)
+        mask_ktvc = mask_kt[:, :, None, None]
         if torch.compiler.is_compiling():
-            return torch.where(mask_ktvc, self._weighted(x_ktvc, mask_ktvc), 0)
+            return cleared(self._weighted(x_ktvc, mask_ktvc), mask_kt)
         valid_fvc = self._normalised(x_ktvc[mask_kt])
         return valid_fvc.new_zeros(x_ktvc.shape).masked_scatter(mask_ktvc, valid_fvc)
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
 from ssl_skeleton.encoders.blocks.temporal_convolution import DepthwiseConvolution, TemporalConvolution
@@ -47,7 +48,7 @@ class TemporalLayer(nn.Module):
         """Features (K, T', V, C) with the mask (K, T) of what comes in; T' = ceil(T / stride)."""
         y_ktvc = x_ktvc
         for step, stride in zip(self.steps, self.strides, strict=True):
-            mask_kt = None if mask_kt is None else mask_kt[:, ::stride]
+            mask_kt = strided(mask_kt, stride)
             y_ktvc = step(y_ktvc, mask_kt)
         out_ktvc: Tensor = self.activation(y_ktvc + self.shortcut(x_ktvc, mask_kt))
         return out_ktvc

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ssl_skeleton.encoders.blocks.dropout import Dropout
+from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 
 
@@ -49,6 +50,5 @@ class TemporalUnit(nn.Module):
 
     def forward(self, x_ktvc: Tensor, mask_kt: Tensor | None) -> Tensor:
         """Features (K, T', V, C) with the mask (K, T) of what comes in."""
-        after_kt = None if mask_kt is None else mask_kt[:, :: self.stride]
-        y_ktvc: Tensor = self.dropout(self.norm(self.convolution(x_ktvc), after_kt))
+        y_ktvc: Tensor = self.dropout(self.norm(self.convolution(x_ktvc), strided(mask_kt, self.stride)))
         return y_ktvc

@@ -29,6 +29,7 @@ from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.recording import Facts, Recording, Track
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.augment import AugmentConfig
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.data.writing import new_store
@@ -129,7 +130,7 @@ def ours(packed: PackedClips, frames: int, batch: int) -> Callable[[], int]:
     def epoch() -> int:
         order = torch.randperm(len(packed.lengths), generator=generator)
         for index in torch.split(order, batch):
-            make_view(packed, index, sampling, ViewConfig(augment=change), generator)
+            make_view(packed, index, sampling, ViewConfig(augment=change), Draws(generator, len(index)))
         return len(order)
 
     return epoch

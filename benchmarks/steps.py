@@ -54,9 +54,9 @@ def time_in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict
     return seconds
 
 
-def square_product(rows: int, dtype: torch.dtype) -> Callable[[], object]:
+def square_product(rows: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Callable[[], object]:
     """A product of two square matrices."""
-    one, other = torch.randn(rows, rows).to(dtype), torch.randn(rows, rows).to(dtype)
+    one, other = (torch.randn(rows, rows, device=device).to(dtype) for _ in range(2))
     return lambda: one @ other
 
 

@@ -1,5 +1,6 @@
 """The machine at hand: which device to use, and what a run was made with."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -16,13 +17,24 @@ _LIBRARIES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "pydantic")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first there is of cuda, mps and cpu."""
+    """The device of that name; `auto` is the first there is of cuda, mps and cpu.
+
+    Of several processes that torchrun starts on a machine, each has a GPU of its own.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, present in there.items() if present)
     if not there[name]:
         raise UserError(f"device: '{name}' is not there on this machine; choose auto or cpu")
-    return torch.device(name)
+    local = os.environ.get("LOCAL_RANK")
+    if name != "cuda" or local is None:
+        return torch.device(name)
+    if int(local) >= torch.cuda.device_count():
+        raise UserError(
+            f"device: this machine has {torch.cuda.device_count()} GPUs, fewer than ranks; start fewer with "
+            "--nproc-per-node, or choose cpu"
+        )
+    return torch.device("cuda", int(local))
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int | None]:

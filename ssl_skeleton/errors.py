@@ -3,23 +3,28 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters of a message
+
 
 class UserError(Exception):
     """A mistake of the user's: shown as one line (what, where, how to mend), exit code 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
+        super().__init__(_one_line(message))
 
 
 class DamagedClip(Exception):
     """A recording that cannot be read right: what is wrong and where, without the file's name."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))  # what it quotes may hold line breaks
+        super().__init__(_one_line(message))
 
 
-class Stopped(Exception):
-    """A signal asked to stop; the state is saved. `signal` is its number."""
+class Stopped(BaseException):
+    """A signal asked to stop; the state is saved. `signal` is its number.
+
+    Like KeyboardInterrupt it can be raised anywhere, and is not to be taken for an error of what runs there.
+    """
 
     def __init__(self, signal_number: int, place: str) -> None:
         super().__init__(place)
@@ -34,3 +39,11 @@ def nearest(word: object, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean '{lower[close[0]]}'?"
     return "choose one of " + ", ".join(names) if names else "there is none to choose"
+
+
+def _one_line(message: str) -> str:
+    """The message as one line that a terminal shows as it is: what it quotes, strangers may have written."""
+    line = " ".join(message.splitlines())
+    shown = "".join(letter if letter >= " " and not "\x7f" <= letter <= "\x9f" else "?" for letter in line)
+    half = _LONGEST // 2
+    return shown if len(shown) <= _LONGEST else f"{shown[:half]} ... {shown[-half:]}"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, add_overrides, print_epoch, progress, run_command
+from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, run_command
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.results import result_table
 from ssl_skeleton.recipe import load_recipe
@@ -46,8 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         run,
         from_scratch=given.from_scratch,
         untrained=not given.no_untrained,
-        watch=print_epoch,
-        progress=progress,
+        report=TrainingBar(),
     )
     print(result_table(result, run.store.meta.classes))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+from ssl_skeleton import ranks
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.views.view import ViewConfig, check_view
 from ssl_skeleton.evaluation.features import Features, Source, calibrate_norms, encoder_features, raw_features
@@ -16,10 +17,15 @@ Evaluator = Literal["linear", "knn"]
 
 
 def evaluate(run: Run, evaluator: Evaluator) -> dict[str, Any]:
-    """Score the representation and its baselines; the result is written to the run folder."""
+    """Score the representation and its baselines; the result is written to the run folder.
+
+    Ranks share the work of encoding. The main one scores and writes; what others return has no scores.
+    """
     evaluation, classes, seed = run.recipe.evaluation, len(run.store.meta.classes), run.recipe.seed
 
     def score(features: Features) -> dict[str, Any]:
+        if not ranks.is_main():
+            return {}
         if evaluator == "linear":
             return linear_scores(features, classes, evaluation.linear, seed)
         return knn_scores(features, classes, evaluation.knn)
@@ -27,7 +33,8 @@ def evaluate(run: Run, evaluator: Evaluator) -> dict[str, Any]:
     baselines = raw_baselines(run) | {"untrained": partial(_features, run, trained=False)}
     result = about(run, evaluator, getattr(evaluation, evaluator))
     result |= score_with_baselines(partial(_features, run, trained=True), baselines, score)
-    write_result(run.folder, result)
+    if ranks.is_main():
+        write_result(run.folder, result)
     return result
 
 

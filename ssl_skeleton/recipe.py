@@ -1,6 +1,7 @@
 """The recipe: a whole run as one typed tree, read from YAML."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ssl_skeleton.config import Config, apply_overrides, read_yaml
+from ssl_skeleton.data.frames import Residence
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.view import SamplingConfig
@@ -21,20 +23,26 @@ from ssl_skeleton.evaluation.knn import KnnConfig
 from ssl_skeleton.evaluation.linear import LinearConfig
 from ssl_skeleton.pretext import AnyPretext
 from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
-from ssl_skeleton.training.loop import TrainingConfig
+from ssl_skeleton.training.config import TrainingConfig
+from ssl_skeleton.watching import WatchConfig
 
-_OF_THE_MACHINE = ("device", "encoder.kernel", "encoder.encoder.kernel")
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# What makes no difference: on what machine a run is, and what is looked at on the way.
+_OF_THE_MACHINE = re.compile(
+    r"device|data\.residence|encoder\.(encoder\.)?kernel|stages\.\d+\.training\.compile|watch(\..*)?"
+)
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]  # of files, too
 
 
 class DataConfig(SamplingConfig):
     """Prepared stores, how they are split, and how clips are sampled from them.
 
-    store    a store, or several that are pretrained on together
-    split    the split of each; one name stands for all
-    layout   the joints that an encoder sees: a layout's name or file; null takes the store's own
-    balance  of several stores: `proportional` shows every clip once an epoch, `balanced` equally many of each
-    repair   what is repaired when recordings are loaded
+    store      a store, or several that are pretrained on together
+    split      the split of each; one name stands for all
+    layout     the joints that an encoder sees: a layout's name or file; null takes the store's own
+    balance    `proportional` shows every clip once an epoch, `balanced` equally many of each store
+    repair     what is repaired when recordings are loaded
+    residence  where frames are meanwhile: in the memory of the device, or of the host, or `mapped`: still in
+               the stores' files
     """
 
     store: str | tuple[str, ...]
@@ -42,6 +50,7 @@ class DataConfig(SamplingConfig):
     layout: str | None = None
     balance: Literal["proportional", "balanced"] = "proportional"
     repair: RepairConfig = RepairConfig()
+    residence: Residence = "device"
 
     @model_validator(mode="after")
     def _check_stores(self) -> Self:
@@ -106,6 +115,7 @@ class Recipe(Config):
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     representation: RepresentationConfig = RepresentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    watch: WatchConfig = WatchConfig()
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -113,6 +123,11 @@ class Recipe(Config):
         for number, stage in enumerate(self.stages):
             if stage.name in earlier:
                 raise ValueError(f"stages.{number}.name: '{stage.name}' stands twice")
+            for other in self.stages:
+                if re.fullmatch(rf"{re.escape(other.name)}-(best|epoch-\d+)", stage.name):
+                    raise ValueError(
+                        f"stages.{number}.name: checkpoints of stage '{other.name}' are called so"
+                    )
             for teacher in stage.pretext.teacher_names():
                 if teacher not in earlier:
                     hint = nearest(teacher, earlier) if earlier else "the first stage can have none"
@@ -164,16 +179,17 @@ def check_split_of(data: dict[str, Any]) -> None:
         raise UserError(f"{store}: say which split to evaluate on with data.split=NAME; it has {names}")
 
 
-def recipe_difference(one: Config, other: Config) -> str | None:
-    """The first key path in which two configs differ, with both values; None when they are equal.
+def recipe_differences(one: Config, other: Config) -> list[str]:
+    """The key paths in which two configs differ, each with both values.
 
-    Device and kernel are no difference: a run may go on where there is none of its first ones.
+    What is of the machine is no difference: a run may go on where there is none of its first one.
     """
     left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
-    for key in [*left, *right]:
-        if left.get(key) != right.get(key) and key not in _OF_THE_MACHINE:
-            return f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
-    return None
+    return [
+        f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
+        for key in left | right
+        if left.get(key) != right.get(key) and not _OF_THE_MACHINE.fullmatch(key)
+    ]
 
 
 def _leaves(tree: object, prefix: str = "") -> dict[str, object]:

@@ -1,81 +1,73 @@
 """A run: a recipe carried out in a folder that holds all it gave (docs/architecture.md)."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 import yaml
 
+from ssl_skeleton import ranks
 from ssl_skeleton.config import apply_overrides, read_yaml
-from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.splits import Split
-from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.view import check_view, make_view
 from ssl_skeleton.encoders.base import Encoder
-from ssl_skeleton.environment import describe_environment, pick_device
+from ssl_skeleton.encoders.tensor_file import at_most
+from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.files import read_json, write_json, write_text
+from ssl_skeleton.files import contents, locked, write_json, write_text, writing
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, Teacher
-from ssl_skeleton.recipe import Body, Recipe, StageConfig, body_of, check_split_of, recipe_difference
-from ssl_skeleton.skeleton.layout import Layout
-from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint, load_state
-from ssl_skeleton.training.loop import Progress, Task, checkpoint_path, train
+from ssl_skeleton.recipe import Recipe, StageConfig, body_of, check_split_of, recipe_differences
+from ssl_skeleton.run_data import BODY, RECIPE, RunData
+from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints, load_state
+from ssl_skeleton.training.loop import Report, train
 from ssl_skeleton.training.seeds import derive_seed
+from ssl_skeleton.training.step import Step, autocast
+from ssl_skeleton.training.task import Task
+from ssl_skeleton.watching import check_watch, observers
 
-Watcher = Callable[[StageConfig, int, dict[str, float]], None]
-_RECIPE, _BODY = "recipe.yaml", "body.json"
-_EVALUATION_KEYS = ("evaluation.", "device=", "encoder.kernel=", "data.store=", "data.split=")
+_EVALUATION_KEYS = (
+    "evaluation.",
+    "device=",
+    "encoder.kernel=",
+    "data.store=",
+    "data.split=",
+    "data.residence=",
+)
+_ENVIRONMENT = "environment.json"
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder and its recipe."""
-
-    folder: Path
-    recipe: Recipe
+class Run(RunData):
+    """A run folder and its recipe: trains the recipe's stages, and gives their encoders."""
 
     @classmethod
-    def start(cls, recipe: Recipe, folder: Path, *, resume: bool = False) -> Self:
+    def start(
+        cls,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        resume: bool = False,
+        resume_anyway: bool = False,
+        tell: Tell = lambda line: None,
+    ) -> Self:
         """A new run in `folder`, or with `resume` the one that is there, whose recipe must be the same.
 
-        The kept recipe names its store by its full path, so that the run can be evaluated from anywhere.
+        `resume_anyway` goes on with this recipe in place of another one, which is kept beside it; `tell` gets
+        a line on all that goes on otherwise than it began. The kept recipe names its store by its full path,
+        so that the run can be evaluated from anywhere.
         """
-        recipe = recipe.with_absolute_paths()
-        run = cls(folder, recipe)
-        kept = folder / _RECIPE
-        if kept.exists():
-            if not resume:
-                raise UserError(f"{folder}: holds a run already; add --resume, or choose another name=...")
-            there = Recipe.from_tree(read_yaml(kept), str(kept))
-            difference = recipe_difference(there, recipe)
-            if difference is not None:
-                raise UserError(
-                    f"{folder}: holds another recipe ({difference}); repeat the overrides it began with, "
-                    "or choose another name=..."
-                )
-            if not (folder / _BODY).is_file():
-                with _writing(folder):
-                    write_json(folder / _BODY, run.body.to_tree())
-            return run
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder}: is not empty and holds no run; choose another name=...")
-        run._check()
-        environment = describe_environment(run.device)
-        with _writing(folder):
-            write_json(folder / _BODY, run.body.to_tree())  # first: whatever has a recipe has a body
-            write_text(kept, yaml.safe_dump(recipe.to_tree(), sort_keys=False))
-            write_json(folder / "environment.json", environment)
+        run = cls(folder, recipe.with_absolute_paths())
+        ranks.on_main(lambda: run._begin(resume=resume or resume_anyway, anyway=resume_anyway, tell=tell))
         return run
 
     @classmethod
     def open(cls, folder: Path, overrides: Sequence[str] = ()) -> Self:
         """The run in `folder`; overrides may change how it is evaluated, not what it is."""
-        path = folder / _RECIPE
+        path = folder / RECIPE
         if not path.is_file():
             raise UserError(f"{folder}: not a run; make one with: python -m ssl_skeleton.pretrain")
         for override in overrides:
@@ -86,113 +78,21 @@ class Run:
             check_split_of(tree["data"])
         return cls(folder, Recipe.from_tree(tree, str(path)))
 
-    @cached_property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return pick_device(self.recipe.device)
-
-    @cached_property
-    def stores(self) -> tuple[Store, ...]:
-        """The stores it learns from, or is evaluated on."""
-        return tuple(open_store(Path(store)) for store in self.recipe.data.stores)
-
-    @property
-    def store(self) -> Store:
-        """The one store; UserError when there are several."""
-        if len(self.stores) > 1:
-            raise UserError(
-                f"{self.folder}: learned from {len(self.stores)} stores; say which one to evaluate on: "
-                f"data.store=STORE data.split=SPLIT"
-            )
-        return self.stores[0]
-
-    @cached_property
-    def splits(self) -> tuple[Split, ...]:
-        """The training and test clips of every store."""
-        pairs = zip(self.stores, self.recipe.data.splits, strict=True)
-        return tuple(store.split(name) for store, name in pairs)
-
-    @cached_property
-    def body(self) -> Body:
-        """The joints and coordinates that its encoders see, which are those that they were trained on.
-
-        A run that does not keep them yet has those of the store that it learned from.
-        """
-        kept, began = self.folder / _BODY, self.folder / _RECIPE
-        if kept.is_file():
-            return Body.from_tree(read_json(kept), str(kept))
-        data = self.recipe.data
-        if began.is_file():
-            data = Recipe.from_tree(read_yaml(began), str(began)).data
-        if data.stores == self.recipe.data.stores:
-            return body_of(data, self.stores[0])
-        try:
-            return body_of(data, open_store(Path(data.stores[0])))
-        except UserError as error:
-            raise UserError(f"{self.folder}: has no {_BODY} to see other stores with: {error}") from None
-
-    @property
-    def layout(self) -> Layout:
-        """The joints that its encoders see."""
-        return self.body.layout
-
-    @cached_property
-    def packed(self) -> PackedClips:
-        """The frames of all stores on the device; UserError when one has other coordinates than the run."""
-        data, wanted = self.recipe.data, self.body.coordinates
-        for store in self.stores:
-            if store.meta.coordinates != wanted:
-                raise UserError(
-                    f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
-                    f"{', '.join(wanted)}; choose a store with the same coordinates"
-                )
-        return PackedClips(self.stores, data.bodies, self.device, self.layout, data.repair, order=data.order)
-
-    @property
-    def training_clips(self) -> list[torch.Tensor]:
-        """The clips of `packed` that it trains on, (N,) of every store."""
-        begins = itertools.accumulate(map(len, self.stores[:-1]), initial=0)
-        parts = zip(self.splits, begins, strict=True)
-        return [torch.from_numpy(split.train + begin) for split, begin in parts]
-
-    def pretrain(
-        self,
-        watch: Watcher = lambda stage, epoch, values: None,
-        progress: Progress = lambda batches, total, what: batches,
-    ) -> None:
+    def pretrain(self, report: Report = lambda standing: None) -> tuple[str, ...]:
         """Train every stage that is not finished yet, on the training part of the split, without labels.
 
-        `watch` is called after every epoch; `progress` wraps the batches of an epoch.
+        Gives their names. `report` is called after every step. Nobody else can write the folder meanwhile.
         """
-        for stage in self.recipe.stages:
-            checkpoint = self._checkpoint(stage)
-            if checkpoint is not None and checkpoint.epoch >= stage.training.epochs:
-                continue
-            task = Task(
-                stage.name,
-                self.build_pretext(stage),
-                self.packed,
-                self.training_clips,
-                self.recipe.data,
-                self.recipe.seed,
-                self.recipe.data.balance == "balanced",
-            )
-            train(
-                task, stage.training, self.folder, checkpoint, watch=partial(watch, stage), progress=progress
-            )
+        with ExitStack() as held:
+            ranks.on_main(lambda: held.enter_context(locked(self.folder)))
+            unfinished = [stage for stage in self.recipe.stages if not self._is_finished(stage)]
+            for stage in unfinished:
+                self._train(stage, report)
+        return tuple(stage.name for stage in unfinished)
 
     def build_pretext(self, stage: StageConfig) -> Pretext:
         """The pretext of a stage with its random start, and its teachers as they were trained."""
         return self._build_pretext(stage, self.trained_encoder)
-
-    def _build_pretext(self, stage: StageConfig, teacher: Callable[[StageConfig], Encoder]) -> Pretext:
-        teachers = {}
-        for name in stage.pretext.teacher_names():
-            earlier = self._stage(name)
-            teachers[name] = Teacher(teacher(earlier), earlier.pretext.input)
-        encoder = self.build_encoder(stage)
-        shape = PoseShape(*self._pose(), self.recipe.data.bodies)
-        return stage.pretext.build(encoder, shape, teachers)
 
     def build_encoder(self, stage: StageConfig, repeat: int = 0) -> Encoder:
         """The encoder of a stage with its random start; that of a later `repeat` is another one."""
@@ -203,11 +103,10 @@ class Run:
 
     def trained_encoder(self, stage: StageConfig) -> Encoder:
         """The encoder of a stage after its last epoch."""
-        checkpoint = self._checkpoint(stage)
-        path, epochs = checkpoint_path(self.folder, stage.name), stage.training.epochs
+        path, checkpoint = self._checkpoints(stage).path, self._checkpoints(stage).load()
         if checkpoint is None:
             raise UserError(f"{path}: no such checkpoint; train it, or go on with pretrain --resume")
-        if checkpoint.epoch < epochs:
+        if checkpoint.epoch < (epochs := stage.training.epochs):
             raise UserError(f"{path}: stands at epoch {checkpoint.epoch} of {epochs}; go on with --resume")
         prefix = "encoder."
         state = {
@@ -215,7 +114,8 @@ class Run:
             for name, tensor in checkpoint.pretext.items()
             if name.startswith(prefix)
         }
-        encoder = self.build_encoder(stage)
+        with at_most(path.stat().st_size, f"{path}: the encoder of the recipe"):
+            encoder = self.build_encoder(stage)
         load_state(encoder, state, path)
         return encoder
 
@@ -224,12 +124,125 @@ class Run:
         """The stages whose encoders make the representation."""
         return [self._stage(name) for name in self.recipe.evaluated_stages]
 
+    def _begin(self, *, resume: bool, anyway: bool, tell: Tell) -> None:
+        kept = self.folder / RECIPE
+        if not kept.exists():
+            self._make()
+        elif not resume:
+            raise UserError(f"{self.folder}: holds a run already; add --resume, or choose another name=...")
+        else:
+            self._go_on(kept, anyway=anyway, tell=tell)
+
+    def _go_on(self, kept: Path, *, anyway: bool, tell: Tell) -> None:
+        there = Recipe.from_tree(read_yaml(kept), str(kept))
+        differences = recipe_differences(there, self.recipe)
+        if differences and not anyway:
+            raise UserError(
+                f"{self.folder}: holds another recipe ({differences[0]}); repeat the overrides it began "
+                "with, choose another name=..., or go on with this one all the same: --resume-anyway"
+            )
+        if not (self.folder / BODY).is_file():
+            with writing(self.folder):
+                write_json(self.folder / BODY, self.body.to_tree())
+        if differences:
+            with locked(self.folder):
+                self._replace_recipe(there, differences, tell)
+
+    def _make(self) -> None:
+        """Make the folder of a new run, after everything that can be wrong."""
+        self._refuse_other_things()
+        self._check()
+        environment = describe_environment(self.device)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):
+            if (self.folder / RECIPE).exists():
+                raise UserError(
+                    f"{self.folder}: another process has begun it just now; choose another name=..."
+                )
+            self._refuse_other_things()
+            with writing(self.folder):
+                write_json(self.folder / _ENVIRONMENT, environment)
+                write_json(self.folder / BODY, self.body.to_tree())
+                self._write_recipe()  # last: whatever has a recipe has the others
+
+    def _refuse_other_things(self) -> None:
+        """Raise UserError when the folder holds more than the beginning of a run that was killed."""
+        if any(path.name not in (_ENVIRONMENT, BODY) for path in contents(self.folder)):
+            raise UserError(f"{self.folder}: is not empty and holds no run; choose another name=...")
+
+    def _replace_recipe(self, there: Recipe, differences: Sequence[str], tell: Tell) -> None:
+        """Let this recipe take the place of another; UserError where the run cannot go on with it."""
+        if self.body != body_of(self.recipe.data, self.stores[0]):
+            raise UserError(f"{self.folder}: its encoders learn from another body; choose another name=...")
+        self._check()
+        found = {stage.name: self._loadable(stage) for stage in self.recipe.stages}
+        for line in differences:
+            tell(f"{self.folder}: goes on with another recipe: {line}")
+        for stage in self.recipe.stages:
+            checkpoint = found[stage.name]
+            if checkpoint is None:
+                continue
+            if checkpoint.epoch >= stage.training.epochs:
+                tell(f"stage {stage.name}: is trained already, and stays as it is")
+            elif checkpoint.step and _order(there, stage.name) != _order(self.recipe, stage.name):
+                tell(f"stage {stage.name}: epoch {checkpoint.epoch + 1} begins anew, in other batches")
+                self._checkpoints(stage).save(replace(checkpoint, step=0, totals={}))
+        places = (self.folder / f"recipe.{number}.yaml" for number in itertools.count(1))
+        older = next(place for place in places if not place.exists())
+        with writing(self.folder):
+            write_text(older, (self.folder / RECIPE).read_text(encoding="utf-8"))
+            self._write_recipe()
+        tell(f"{self.folder}: the recipe until here is kept as {older.name}")
+
+    def _loadable(self, stage: StageConfig) -> Checkpoint | None:
+        """The checkpoint of a stage, if there is one; UserError when the stage cannot go on from it."""
+        checkpoints = self._checkpoints(stage)
+        checkpoint = checkpoints.load()
+        if checkpoint is not None:
+            pretext = self._build_pretext(stage, self.build_encoder)  # the teachers are in the checkpoint
+            Step(self._task(stage, pretext), stage.training).load(checkpoint, checkpoints.path)
+        return checkpoint
+
+    def _train(self, stage: StageConfig, report: Report) -> None:
+        task = self._task(stage, self.build_pretext(stage))
+        look = (self.recipe.watch, task, self.recipe.representation.pooling, self.stores)
+        watching = ranks.on_main(lambda: observers(*look)) or []
+        train(task, stage.training, self.folder, report=report, observers=watching)
+
+    def _task(self, stage: StageConfig, pretext: Pretext) -> Task:
+        return Task(
+            stage.name,
+            pretext,
+            self.packed,
+            self.training_clips,
+            self.recipe.data,
+            self.recipe.seed,
+            self.recipe.data.balance == "balanced",
+            self.clip_names,
+        )
+
+    def _build_pretext(self, stage: StageConfig, teacher: Callable[[StageConfig], Encoder]) -> Pretext:
+        teachers = {}
+        for name in stage.pretext.teacher_names():
+            earlier = self._stage(name)
+            teachers[name] = Teacher(teacher(earlier), earlier.pretext.input)
+        encoder = self.build_encoder(stage)
+        shape = PoseShape(*self._pose(), self.recipe.data.bodies)
+        return stage.pretext.build(encoder, shape, teachers)
+
     def _stage(self, name: str) -> StageConfig:
         return next(stage for stage in self.recipe.stages if stage.name == name)
 
-    def _checkpoint(self, stage: StageConfig) -> Checkpoint | None:
-        path = checkpoint_path(self.folder, stage.name)
-        return load_checkpoint(path, stage.name) if path.exists() else None
+    def _checkpoints(self, stage: StageConfig) -> Checkpoints:
+        return Checkpoints(self.folder, stage.name, stage.training.keep, stage.training.keep_best)
+
+    def _is_finished(self, stage: StageConfig) -> bool:
+        checkpoint = self._checkpoints(stage).load()
+        return checkpoint is not None and checkpoint.epoch >= stage.training.epochs
+
+    def _write_recipe(self) -> None:
+        write_text(self.folder / RECIPE, yaml.safe_dump(self.recipe.to_tree(), sort_keys=False))
 
     def _pose(self) -> tuple[int, int]:
         """V joints and C coordinates."""
@@ -241,24 +254,30 @@ class Run:
         if bodies > most:
             paths = ", ".join(str(store.path) for store in self.stores)
             raise UserError(f"data.bodies: {bodies}, but no clip of {paths} has more than {most}")
-        _ = self.splits, self.packed
+        check_watch(self.recipe.watch, self.packed.labels.cpu()[torch.cat(self.training_clips)])
         for stage in self.recipe.stages:
             pretext = self._build_pretext(stage, self.build_encoder)
             for wanted in pretext.views.values():
                 check_view(self.layout, self.body.coordinates, self.recipe.data, wanted.view)
-            self._try(pretext)
+            self._try(stage, pretext)
 
     @torch.no_grad()
-    def _try(self, pretext: Pretext) -> None:
-        """Encode one clip: not every encoder runs on every machine."""
+    def _try(self, stage: StageConfig, pretext: Pretext) -> None:
+        """Encode one clip: not every encoder runs on every machine, nor in every precision."""
         first = torch.zeros(1, dtype=torch.int64)
         clips = make_view(self.packed, first, self.recipe.data, pretext.views[INPUT].view, None)
-        pretext.encoder.to(self.device).eval()(clips.x, clips.lengths)
+        encoder, precision = pretext.encoder.to(self.device).eval(), stage.training.precision
+        encoder(clips.x, clips.lengths)
+        try:
+            with autocast(self.device, precision):
+                encoder(clips.x, clips.lengths)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"stage {stage.name}: cannot encode in {precision} here ({reason})") from None
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+def _order(recipe: Recipe, stage: str) -> tuple[object, ...]:
+    """What the batches of a stage hang on, which clips they have and in which order."""
+    data = recipe.data
+    batch = [one.training.batch for one in recipe.stages if one.name == stage]
+    return (recipe.seed, data.stores, data.splits, data.balance, batch)

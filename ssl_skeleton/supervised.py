@@ -5,11 +5,11 @@ from typing import Any
 
 from ssl_skeleton.data.views.view import ViewConfig, check_view
 from ssl_skeleton.evaluation.features import Source
-from ssl_skeleton.evaluation.finetune import Lesson, Watcher, check_lesson, finetune_scores, probe_scores
+from ssl_skeleton.evaluation.finetune import Lesson, check_lesson, finetune_scores, probe_scores
 from ssl_skeleton.evaluation.results import write_result
 from ssl_skeleton.probing import about, raw_baselines
 from ssl_skeleton.run import Run
-from ssl_skeleton.training.loop import Progress
+from ssl_skeleton.training.loop import Report
 
 
 def check_supervised(run: Run) -> None:
@@ -24,15 +24,13 @@ def finetune(
     *,
     from_scratch: bool = False,
     untrained: bool = True,
-    watch: Watcher = lambda what, epoch, epochs, values: None,
-    progress: Progress = lambda batches, total, what: batches,
+    report: Report = lambda standing: None,
 ) -> dict[str, Any]:
     """Train the encoders of the representation, and a linear layer on all of them; the result is written.
 
     The baseline `raw` is the linear probe on coordinates, which learns from the same clips. `untrained` is
     the training from scratch with the same draws of labels, batches and augmentations; it leaves a result of
-    its own, and takes as long again: `untrained=False` goes without. `watch` is called after every epoch;
-    `progress` wraps the batches of an epoch.
+    its own, and takes as long again: `untrained=False` goes without. `report` is called after every step.
     """
     config, linear = run.recipe.evaluation.finetune, run.recipe.evaluation.linear
     check_supervised(run)
@@ -50,12 +48,12 @@ def finetune(
     lesson = Lesson(run.packed, run.splits[0], run.recipe.data, classes, run.recipe.seed)
     scratch = None
     if untrained and not from_scratch:
-        scratch = finetune(run, from_scratch=True, watch=watch, progress=progress)
+        scratch = finetune(run, from_scratch=True, report=report)
         baselines = dict(scratch["baselines"])
     else:
         baselines = {name: probe_scores(lesson, features(), config, linear) for name, features in raw.items()}
     evaluator = config.evaluator(from_scratch=from_scratch)
-    scores, logs = finetune_scores(lesson, start, config, what=evaluator, watch=watch, progress=progress)
+    scores, logs = finetune_scores(lesson, start, config, what=evaluator, report=report)
     if scratch is not None:
         baselines["untrained"] = {name: scratch[name] for name in scores}
     result = about(run, evaluator, config) | {"raw_protocol": linear.to_tree()}

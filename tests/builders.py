@@ -65,6 +65,14 @@ def recordings(draw: st.DrawFn, most_clips: int = 4, channels: int = len(METRES)
     return clips
 
 
+def without_joints(clips: list[Recording], seed: int, share: float = 0.3) -> list[Recording]:
+    """The clips with some joints of some frames missing."""
+    rng = np.random.default_rng(seed)
+    for track in (track for clip in clips for track in clip.tracks):
+        track.x_tvc[rng.random(track.x_tvc.shape[:2]) < share] = 0
+    return clips
+
+
 def write_store(
     out: Path,
     clips: Sequence[Recording],

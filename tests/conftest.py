@@ -1,10 +1,14 @@
 """Fixtures for all tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ranked import Ranks
 
 # Tensors are tiny here: more threads would only wait for each other. Set before anything loads OpenMP, and
 # for the commands that tests start.
@@ -39,3 +43,13 @@ def recordings() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def ranks_at_hand() -> "Iterator[Ranks]":
+    """Processes that stand by to be ranks."""
+    from ranked import Ranks
+
+    ranks = Ranks()
+    yield ranks
+    ranks.stop()

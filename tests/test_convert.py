@@ -141,7 +141,7 @@ def renamed(state, name, other):
         (lambda state: state.update({"fc.weight": torch.ones(60)}), "'fc.weight' is (60,), but has 2 dim"),
         (
             lambda state: state.update({"fc.weight": torch.ones(1).expand(10**9, 256)}),
-            "'fc.weight' of shape (1000000000, 256) claims more than the file holds",
+            "a tensor of shape (1000000000, 256) claims more than the file holds",
         ),
         (
             lambda state: state.update({"l1.gcn1.Feature_Mask": torch.ones(1, 18, 3)}),

@@ -1,11 +1,25 @@
+import errno
 import json
+import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from builders import one_line
 
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.files import new_folder, read_json, write_atomically, write_json, write_text
+from ssl_skeleton.files import (
+    contents,
+    new_folder,
+    place_again,
+    read_json,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+    write_text,
+    writing,
+)
 
 
 class Interrupted(BaseException):
@@ -244,7 +258,9 @@ def test_two_blocks_cannot_have_one_folder(tmp_path):
         (folder / "file").write_text("first")
         with pytest.raises(UserError) as caught:
             break_off(out, ValueError(), "second")
-        assert one_line(caught.value) == f"{folder}: another process is writing it; wait for it to end"
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        wanted = f"{folder}: another process ({holder}) is writing it; wait for it to end, or end it"
+        assert one_line(caught.value) == wanted
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "file"]
         with new_folder(tmp_path / "elsewhere", resumable=True):
             pass
@@ -269,3 +285,69 @@ def test_an_older_folder_stands_until_the_one_taken_up_is_whole(tmp_path):
 def test_what_is_no_text_is_written_as_an_escape(tmp_path):
     write_text(tmp_path / "file", "a\udcffü")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "a\\udcffü"
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path, monkeypatch):
+    temporary = []
+
+    def killed(whole: Path) -> None:
+        temporary.append(whole)
+        raise Interrupted
+
+    with monkeypatch.context() as patch, suppress(Interrupted):
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # killed, so that nothing is cleaned
+        write_atomically(tmp_path / "a.json", lambda file: file.write(b"x"), killed)
+    assert list(tmp_path.iterdir()) == temporary
+    mine = [tmp_path / name for name in (".a.json.backup", "a.abcdefgh.tmp", ".a.abc.tmp", ".lock", "a.json")]
+    for path in mine:
+        path.write_text("mine")
+    link, folder = tmp_path / ".link.abcdefgh.tmp", tmp_path / ".folder.abcdefgh.tmp"
+    link.symlink_to(mine[0])
+    folder.mkdir()
+    assert contents(tmp_path) == sorted(set(mine) - {tmp_path / ".lock"})
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {*mine, link, folder}
+    remove_leftovers(tmp_path / "nowhere")
+    assert contents(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_whole_file_is_placed_again(links, tmp_path, monkeypatch):
+    def refused(path, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    one, other = tmp_path / "one", tmp_path / "other"
+    for text in ("first", "second"):
+        write_text(one, text)
+        (tmp_path / ".other.linked__.tmp").write_text("of one that was killed")
+        place_again(one, other)
+        assert (one.read_text(), other.read_text()) == (text, text)
+        remove_leftovers(tmp_path)
+        assert sorted(tmp_path.iterdir()) == [one, other]
+    write_text(one, "third")
+    assert other.read_text() == "second"
+    assert one.stat().st_mode == other.stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [
+        (errno.ENOSPC, "free some space on that disk"),
+        (errno.EDQUOT, "your quota is used up"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "that disk can only be read"),
+        (errno.EACCES, "check who may write there"),
+        (errno.ENOENT, "its folder is gone"),
+        (errno.EIO, None),
+    ],
+)
+def test_what_the_system_says_becomes_one_line(number, mend, tmp_path):
+    with pytest.raises(UserError) as caught, writing(tmp_path / "a", "nothing is lost"):
+        raise OSError(number, os.strerror(number))
+    parts = one_line(caught.value).split("; ")
+    assert parts[0] == f"{tmp_path}/a: cannot be written ({os.strerror(number)})"
+    assert parts[-1] == "nothing is lost"
+    assert len(parts) == (2 if mend is None else 3)
+    assert mend is None or mend in parts[1]

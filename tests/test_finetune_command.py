@@ -221,11 +221,11 @@ def test_another_recipe_in_the_folder_is_left_alone(house, tmp_path, capsys):
 def test_a_signal_leaves_no_half_result(number, folder, monkeypatch, capsys):
     before, seen = snapshot(folder), []
 
-    def stop(what, epoch, epochs, values):
-        seen.append((what, epoch))
+    def stop(bar, standing):
+        seen.append((standing.stage, standing.epoch, standing.step))
         signal.raise_signal(number)
 
-    monkeypatch.setattr(finetune, "print_epoch", stop)
+    monkeypatch.setattr(finetune.TrainingBar, "__call__", stop)
     if number == signal.SIGTERM:
         with pytest.raises(SystemExit) as ended:
             run(finetune, "--run", folder, *QUICK)
@@ -233,5 +233,5 @@ def test_a_signal_leaves_no_half_result(number, folder, monkeypatch, capsys):
     else:
         assert run(finetune, "--run", folder, *QUICK) == 128 + number
         assert capsys.readouterr().err == "interrupted\n"
-    assert seen == [("finetune_scratch", 1)]
+    assert seen == [("finetune_scratch", 1, 1)]
     assert snapshot(folder) == before

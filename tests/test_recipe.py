@@ -7,7 +7,7 @@ from tiny import PRETEXTS, recipe_tree, tiny_recipe
 from ssl_skeleton.config import apply_overrides
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.recipe import Recipe, load_recipe, recipe_difference
+from ssl_skeleton.recipe import Recipe, load_recipe, recipe_differences
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 STORE = Path("store")
@@ -50,7 +50,7 @@ def test_a_recipe_survives_its_file(pretext, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe.to_tree()))
     assert load_recipe(path) == recipe
-    assert recipe_difference(recipe, load_recipe(path)) is None
+    assert recipe_differences(recipe, load_recipe(path)) == []
 
 
 def test_overrides_and_differences(tmp_path):
@@ -58,14 +58,15 @@ def test_overrides_and_differences(tmp_path):
     path.write_text(yaml.safe_dump(recipe_tree(STORE)))
     recipe, changed = load_recipe(path), load_recipe(path, ["seed=3", "stages.0.training.optimiser.lr=1e-4"])
     assert changed.stages[0].training.optimiser.lr == 1e-4
-    assert recipe_difference(recipe, changed) == "seed is 0 there, 3 here"
-    assert recipe_difference(recipe, load_recipe(path, ["data.frames=null"])) == (
-        "data.frames is 6 there, None here"
-    )
-    assert recipe_difference(recipe, load_recipe(path, ["device=auto"])) is None
-    assert (
-        recipe_difference(recipe, load_recipe(path, ["device=auto", "seed=3"])) == "seed is 0 there, 3 here"
-    )
+    assert recipe_differences(recipe, changed) == [
+        "seed is 0 there, 3 here",
+        "stages.0.training.optimiser.lr is 0.01 there, 0.0001 here",
+    ]
+    other = load_recipe(path, ["data.frames=null"])
+    assert recipe_differences(recipe, other) == ["data.frames is 6 there, None here"]
+    assert recipe_differences(recipe, load_recipe(path, ["device=auto"])) == []
+    moved = load_recipe(path, ["device=auto", "seed=3"])
+    assert recipe_differences(recipe, moved) == ["seed is 0 there, 3 here"]
 
 
 def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
@@ -73,7 +74,8 @@ def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
     recipe = tiny_recipe(STORE)
     absolute = recipe.with_absolute_paths()
     assert absolute.data.store == str(tmp_path / "store")
-    assert recipe_difference(recipe, absolute) == f"data.store is 'store' there, {absolute.data.store!r} here"
+    difference = f"data.store is 'store' there, {absolute.data.store!r} here"
+    assert recipe_differences(recipe, absolute) == [difference]
     monkeypatch.chdir(tmp_path.parent)
     assert absolute.with_absolute_paths() == absolute
 
@@ -104,7 +106,7 @@ def test_a_normalisation_is_a_name_or_a_tree(value, tmp_path):
     assert plain.data.normalise == NormaliseConfig()
     assert recipe.to_tree()["data"]["normalise"] == value
     assert Recipe.from_tree(yaml.safe_load(yaml.safe_dump(recipe.to_tree())), "recipe") == recipe
-    assert recipe_difference(recipe, recipe) is None
+    assert recipe_differences(recipe, recipe) == []
     path.write_text(yaml.safe_dump(recipe.to_tree()))
     assert load_recipe(path, ["data.normalise={facing: yaw}"]).data.normalise == NormaliseConfig(facing="yaw")
     assert load_recipe(path, ["data.normalise=agcn"]).data.normalise == "agcn"
@@ -112,8 +114,8 @@ def test_a_normalisation_is_a_name_or_a_tree(value, tmp_path):
 
 def test_a_normalisation_by_name_differs_from_a_tree():
     named, tree = (Recipe.from_tree(change("data.normalise", value), "here") for value in ("agcn", {}))
-    assert recipe_difference(named, tree) == "data.normalise is 'agcn' there, None here"
-    assert recipe_difference(tree, named) == "data.normalise.center is 'first_frame' there, None here"
+    assert recipe_differences(named, tree)[0] == "data.normalise is 'agcn' there, None here"
+    assert recipe_differences(tree, named)[0] == "data.normalise.center is 'first_frame' there, None here"
 
 
 def change(path: str, value) -> dict:
@@ -169,6 +171,14 @@ def change(path: str, value) -> dict:
         ("stages.1.pretext", {"name": "information_fuser", "teacher": "main"}, "no earlier stage 'main'"),
         ("stages.0.training.optimiser", {"name": "sdg"}, "unknown name 'sdg'; did you mean 'sgd'?"),
         ("stages.0.training.epochs", 0, "stages.0.training.epochs: "),
+        ("stages.0.training.accumulate", 0, "stages.0.training.accumulate: "),
+        ("stages.0.training.accumulate", 9, "accumulate: 9 micro-batches of a batch of 4 clips"),
+        ("stages.0.training.precision", "fp8", "precision: 'fp8' is not possible; did you mean 'fp"),
+        ("stages.0.training.lr_of_batch", 0, "stages.0.training.lr_of_batch: "),
+        ("stages.0.training.checkpoint_steps", 0, "stages.0.training.checkpoint_steps: "),
+        ("stages.0.training.keep", 0, "stages.0.training.keep: "),
+        ("data.residence", "disk", "data.residence: 'disk' is not possible"),
+        ("watch", {"kn": 1}, "watch: unknown key 'kn'; did you mean 'knn'?"),
         ("representation", {"stages": ["mian"]}, "no stage 'mian'; did you mean 'main'?"),
         ("evaluation.knn.k", [], "evaluation.knn.k: "),
     ],
@@ -197,13 +207,41 @@ def test_the_largest_seed():
     assert Recipe.from_tree(change("seed", 2**63 - 1), "recipe").seed == 2**63 - 1
 
 
-@pytest.mark.parametrize("key", ["device", "encoder.kernel"])
-def test_what_belongs_to_the_machine_is_no_difference(key):
-    recipe = tiny_recipe(STORE, encoder={"name": "shift_gcn", "width": 0.1})
-    tree = apply_overrides(recipe.to_tree(), [f"{key}={'cpu' if key == 'device' else 'torch'}"])
-    changed = Recipe.from_tree(tree, "recipe")
-    assert recipe_difference(recipe, changed) is None
-    assert recipe_difference(recipe, changed.model_copy(update={"seed": 7})) is not None
+@pytest.mark.parametrize(
+    "override",
+    [
+        "device=auto",
+        "data.residence=mapped",
+        "encoder.kernel=torch",
+        "stages.0.training.compile=true",
+        "stages.1.training.compile=true",
+        "watch.health=0",
+        "watch={knn: 1, clips: 7}",
+    ],
+)
+def test_what_belongs_to_the_machine_or_only_looks_is_no_difference(override):
+    recipe = tiny_recipe(STORE, "fuse", encoder={"name": "shift_gcn", "width": 0.1})
+    changed = Recipe.from_tree(apply_overrides(recipe.to_tree(), [override]), "recipe")
+    assert changed != recipe
+    assert recipe_differences(recipe, changed) == []
+    assert recipe_differences(recipe, changed.model_copy(update={"seed": 7})) != []
+
+
+def test_the_kernel_of_an_encoder_within_another_is_no_difference():
+    tree = {"name": "two_rate", "encoder": {"name": "shift_gcn", "width": 0.1}}
+    recipe = tiny_recipe(STORE, encoder=tree)
+    changed = apply_overrides(recipe.to_tree(), ["encoder.encoder.kernel=torch"])
+    assert recipe_differences(recipe, Recipe.from_tree(changed, "recipe")) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["stages.0.training.accumulate=2", "stages.0.training.precision=bf16", "data.bodies=2"],
+)
+def test_what_changes_numbers_is_a_difference(override):
+    recipe = tiny_recipe(STORE)
+    changed = Recipe.from_tree(apply_overrides(recipe.to_tree(), [override]), "recipe")
+    assert recipe_differences(recipe, changed) != []
 
 
 @pytest.mark.parametrize(

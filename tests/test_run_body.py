@@ -140,7 +140,7 @@ def test_no_recipe_is_written_before_its_body(stores, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "write_text", fail)
     with pytest.raises(UserError, match="run: cannot be written"):
         Run.start(recipe(str(stores["v1"])), tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["body.json"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"body.json", "environment.json"}
 
 
 def test_a_run_goes_on_without_its_layout_file(stores, tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import load_layout
+from ssl_skeleton.training.batches import epoch_order
 from ssl_skeleton.training.checkpoint import load_checkpoint
-from ssl_skeleton.training.loop import checkpoint_path, epoch_order
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +165,11 @@ def test_recordings_are_repaired_as_the_recipe_says(stores, tmp_path):
     mend = RepairConfig(smooth=5)
     run = Run.start(recipe({"store": stores["v1"], "repair": mend.to_tree()}), tmp_path / "run")
     store = run.store
-    mended, plain = PackedClips(store, 1, mend=mend).frames_rvc, PackedClips(store, 1).frames_rvc
-    assert torch.equal(run.packed.frames_rvc, mended)
+    mended, plain = PackedClips(store, 1, mend=mend).frames.x_rvc, PackedClips(store, 1).frames.x_rvc
+    assert torch.equal(run.packed.frames.x_rvc, mended)
     assert not torch.equal(mended, plain)
-    assert torch.equal(Run.start(recipe({"store": stores["v1"]}), tmp_path / "bare").packed.frames_rvc, plain)
+    bare = Run.start(recipe({"store": stores["v1"]}), tmp_path / "bare")
+    assert torch.equal(bare.packed.frames.x_rvc, plain)
 
 
 @pytest.mark.parametrize("step", [5, 12 + 7])  # of the teacher, of the student
@@ -189,7 +190,9 @@ def test_going_on_with_several_stores_gives_the_unbroken_run(step, run, tmp_path
     again = Run.start(run.recipe, broken.folder, resume=True)
     again.pretrain()
     for stage in ("teacher", "main"):
-        one, other = (load_checkpoint(checkpoint_path(at.folder, stage), stage) for at in (run, again))
+        one, other = (
+            load_checkpoint(at.folder / "checkpoints" / f"{stage}.pt", stage) for at in (run, again)
+        )
         assert same(vars(one), vars(other)), stage
 
 

@@ -22,7 +22,7 @@ from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig
 from ssl_skeleton.skeleton.layout import Layout, load_layout
-from ssl_skeleton.training.loop import Task
+from ssl_skeleton.training.task import Task
 
 CLASSES, CAMERAS, REPETITIONS = 3, 3, 3
 CLIPS = CLASSES * CAMERAS * REPETITIONS

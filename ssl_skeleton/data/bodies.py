@@ -1,11 +1,11 @@
 """What tells the bodies of a clip apart: persons from phantoms, the stronger from the weaker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.store import row_blocks
+from ssl_skeleton.data.store import row_blocks, track_blocks
 
 # What tells a phantom (a chair, a reflection) from a person, as is usual for NTU RGB+D.
 _SHORT_FRAMES = 10
@@ -37,13 +37,18 @@ def motion(x_tvc: NDArray[np.float32]) -> float:
 
 
 def by_motion(
-    tracks: NDArray[np.int64], frames_rvc: NDArray[np.float32], seen_rv: NDArray[np.bool_]
+    tracks: NDArray[np.int64], show: Callable[[slice], tuple[NDArray[np.float32], NDArray[np.bool_]]]
 ) -> NDArray[np.int64]:
     """The tracks (K, 4) of a store with those of each clip in order of their motion, most first.
 
-    Of equal ones, the first that is stored comes first. `tracks` are sorted by clip, as in a store.
+    Of equal ones, the first that is stored comes first. `tracks` are sorted by clip and follow each other, as
+    in a store; `show` gives the frames of some rows, and which joints are seen, as `track_motion` takes them.
     """
-    return tracks[np.lexsort((-track_motion(tracks, frames_rvc, seen_rv), tracks[:, 0]))]
+    motion_k = np.empty(len(tracks))
+    for some in track_blocks(tracks):
+        first, end = tracks[some][0, 1], tracks[some][-1, [1, 3]].sum()
+        motion_k[some] = track_motion(tracks[some] - (0, first, 0, 0), *show(slice(first, end)))
+    return tracks[np.lexsort((-motion_k, tracks[:, 0]))]
 
 
 def track_motion(

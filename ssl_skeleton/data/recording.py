@@ -16,7 +16,7 @@ IMAGE = ("x", "y", "confidence")
 # Far beyond any recording of a body: limits on what a damaged file can ask for.
 _MOST_METRES = 1000.0
 _MOST_IMAGE = 1e5
-_MOST_FRAMES = 10_000_000
+MOST_FRAMES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def check_recording(clip: Recording, facts: Facts) -> None:
         raise DamagedClip(f"{clip.name!r} is no name for a clip")
     if not -1 <= clip.label < len(facts.classes):
         raise DamagedClip(f"label {clip.label} is not one of {len(facts.classes)} classes")
-    if clip.frames > _MOST_FRAMES:
-        raise DamagedClip(f"{clip.frames} frames are more than the {_MOST_FRAMES} that a clip may have")
+    if clip.frames > MOST_FRAMES:
+        raise DamagedClip(f"{clip.frames} frames are more than the {MOST_FRAMES} that a clip may have")
     for track in clip.tracks:
         check_coordinates(track.x_tvc, len(facts.layout.joints), facts.coordinates)
         if not 0 <= track.first_frame < track.first_frame + len(track.x_tvc) <= clip.frames:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_skeleton.config import Config
+from ssl_skeleton.data.recording import MOST_FRAMES
 from ssl_skeleton.data.splits import Split, SplitName, SplitRule
+from ssl_skeleton.data.untrusted import load_array, read_tree, table_size
 from ssl_skeleton.errors import UserError, nearest
-from ssl_skeleton.files import read_json
 from ssl_skeleton.skeleton.layout import Layout
 
 FORMAT = 2
@@ -121,6 +122,7 @@ def open_store(path: Path) -> Store:
     if not (path / "meta.json").is_file():
         raise UserError(f"{path}: not a prepared store; make one with: python -m ssl_skeleton.prepare")
     meta = read_meta(path)
+    table_size(path / "clips.csv", meta.clips)
     names, columns = read_clips(path / "clips.csv")
     frames, tracks = load_array(path / "frames.npy"), load_array(path / "tracks.npy")
     expected = {
@@ -142,7 +144,7 @@ def open_store(path: Path) -> Store:
 
 def read_meta(path: Path) -> StoreMeta:
     """The meta data of the store at `path`; UserError when it is damaged or of another format."""
-    tree = read_json(path / "meta.json")
+    tree = read_tree(path / "meta.json")
     found = tree.get("format") if isinstance(tree, dict) else None
     if isinstance(found, int) and found != FORMAT:
         raise UserError(f"{path}: format {found} is not {FORMAT}; prepare the store again")
@@ -152,16 +154,19 @@ def read_meta(path: Path) -> StoreMeta:
 def _check_tracks(
     path: Path, tracks: NDArray[np.int64], columns: dict[str, NDArray[np.int64]], meta: StoreMeta
 ) -> None:
-    """Every track lies inside its clip and inside the frames; clips come in order, with all their bodies."""
+    """Every track lies inside its clip; one after another, clip by clip, they share out all frames."""
     clip, row, first, frames = tracks.T
     lengths, bodies = columns["frames"], columns["bodies"]
     in_range = (tracks >= 0).all() and (clip < len(lengths)).all() and (np.diff(clip) >= 0).all()
     if (
         not in_range
         or (lengths < 1).any()
+        or (lengths > MOST_FRAMES).any()
         or (frames < 1).any()
         or (frames > meta.rows - row).any()  # differences cannot overflow here, sums could
         or (frames > lengths[clip] - first).any()
+        or (row != np.append(0, (row + frames)[:-1])).any()
+        or row[-1] + frames[-1] != meta.rows
         or (np.bincount(clip, minlength=len(lengths)) != bodies).any()
         or bodies.max() > meta.bodies
     ):
@@ -207,18 +212,15 @@ def _first_cells(body: str) -> tuple[str, ...]:
     return tuple(cells[: -1 : len(COLUMNS)])
 
 
-def load_array(path: Path) -> NDArray[Any]:
-    """A memory-mapped .npy file; UserError when it is damaged."""
-    try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a damaged header makes numpy raise errors of any kind
-        raise UserError(f"{path}: damaged ({error}); prepare the store again") from None
-    return array
-
-
 def row_blocks(rows: int) -> Iterator[slice]:
     """Slices of so many rows of frames: they bound the memory that work on them takes."""
     return (slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK))
+
+
+def track_blocks(tracks: NDArray[np.int64]) -> Iterator[slice]:
+    """Slices of tracks (K, 4) with about so many rows of frames each; tracks follow each other."""
+    _, firsts = np.unique(tracks[:, 1] // _BLOCK, return_index=True)
+    return map(slice, firsts.tolist(), [*firsts[1:].tolist(), len(tracks)])
 
 
 def is_store(folder: Path) -> bool:
@@ -226,7 +228,7 @@ def is_store(folder: Path) -> bool:
     if not (folder / "meta.json").is_file() or not {path.name for path in folder.iterdir()} <= FILES:
         return False
     try:
-        tree = read_json(folder / "meta.json")
+        tree = read_tree(folder / "meta.json")
     except UserError:
         return (folder / "frames.npy").is_file()
     return isinstance(tree, dict) and {"format", "dataset", "sha256"} <= tree.keys()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.encoders.blocks.dropout import dropout_of
 from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.shortcut import Shortcut
@@ -184,8 +185,9 @@ class GraphEncoder(Encoder):
     def forward(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D); zero past a clip's length, but for the rest of its last step."""
         x_ktvc, mask_kt, taken_nm = self.enter(padded(x_nctvm, math.prod(self.strides)), lengths)
-        for block, stride in zip(self.blocks, self.strides, strict=True):
-            x_ktvc, mask_kt = block(x_ktvc, mask_kt), strided(mask_kt, stride)
+        with dropout_of(taken_nm):
+            for block, stride in zip(self.blocks, self.strides, strict=True):
+                x_ktvc, mask_kt = block(x_ktvc, mask_kt), strided(mask_kt, stride)
         return self.leave(x_ktvc, taken_nm, x_nctvm.shape[2])
 
     def enter(self, x_nctvm: Tensor, lengths: Tensor, taken_nm: Tensor | None = None) -> Bodies:
@@ -204,7 +206,8 @@ class GraphEncoder(Encoder):
         if self.norms_bodies:  # a frame's coordinates are the channels of one joint here
             x_ktvc = self.input_norm(x_ktvc.flatten(2)[:, :, None], mask_kt).view(x_ktvc.shape)
         if self.stem is not None:
-            x_ktvc = self.stem(x_ktvc, mask_kt)
+            with dropout_of(taken_nm):
+                x_ktvc = self.stem(x_ktvc, mask_kt)
         return Bodies(x_ktvc, mask_kt, taken_nm)
 
     def _norm_clips(self, x_nmtvc: Tensor, mask_nt: Tensor) -> Tensor:

@@ -3,16 +3,13 @@
 import itertools
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
-from ssl_skeleton.encoders.recurrence import scanned
-from ssl_skeleton.encoders.tracing import exporting
+from ssl_skeleton.encoders.blocks.norm import FrameNorm
+from ssl_skeleton.encoders.recurrence import recur
 from ssl_skeleton.skeleton.layout import Layout
 
 
@@ -37,7 +34,7 @@ class GRU(Encoder):
     def __init__(self, config: GRUConfig, inputs: int) -> None:
         super().__init__()
         self.dim = config.hidden * (2 if config.bidirectional else 1)
-        self.norm = nn.BatchNorm1d(inputs) if config.input_norm == "batch" else None
+        self.norm = FrameNorm(inputs) if config.input_norm == "batch" else None
         self.gru = nn.GRU(
             inputs,
             config.hidden,
@@ -49,23 +46,10 @@ class GRU(Encoder):
 
     def forward(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, T, D); zero past a clip's length."""
-        frames = x_nctvm.shape[2]
         x_nti = x_nctvm.permute(0, 2, 3, 1, 4).flatten(2)
-        if exporting() and not self.training:  # torch.compile leaves a GRU out of its graphs by itself
-            return self._exported(x_nti, frame_mask(lengths, frames))
-        if bool((lengths == frames).all()):
-            features_ntd: Tensor = self.gru(self._normalised(x_nti.flatten(0, 1)).view_as(x_nti))[0]
-            return features_ntd
-        # Over the valid frames alone: padding must not shift the statistics.
-        valid_nt = frame_mask(lengths, frames)
-        x_nti = torch.zeros_like(x_nti).masked_scatter(valid_nt[..., None], self._normalised(x_nti[valid_nt]))
-        packed = pack_padded_sequence(x_nti, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=frames)[0]
-
-    def _exported(self, x_nti: Tensor, valid_nt: Tensor) -> Tensor:
-        """The features in eval mode, without asking which frames are valid."""
-        x_nti = torch.where(valid_nt[..., None], self._normalised(x_nti.flatten(0, 1)).view_as(x_nti), 0)
-        return torch.where(valid_nt[..., None], scanned(self.gru, x_nti, valid_nt), 0)
+        if self.norm is not None:
+            x_nti = self.norm(x_nti[:, :, None], frame_mask(lengths, x_nti.shape[1]))[:, :, 0]
+        return recur(self.gru, x_nti, lengths)
 
     def layers(self) -> list[list[nn.Parameter]]:
         """The input norm, where there is one, and the layers of the GRU."""
@@ -75,15 +59,3 @@ class GRU(Encoder):
             for first in range(0, len(weights), directions)
         ]
         return layers if self.norm is None else [[*self.norm.parameters()], *layers]
-
-    def _normalised(self, frames_ki: Tensor) -> Tensor:
-        """BatchNorm, where there is one, of K frames."""
-        norm = self.norm
-        if norm is None:
-            return frames_ki
-        if norm.training and len(frames_ki) == 1:  # which has no variance: the running statistics stand in
-            return functional.batch_norm(
-                frames_ki, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-            )
-        normal_ki: Tensor = norm(frames_ki)
-        return normal_ki

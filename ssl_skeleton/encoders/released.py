@@ -8,15 +8,13 @@ In a .pt file those lie under `metadata`.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.views.normalise import Normalise, NormaliseConfig
@@ -25,13 +23,19 @@ from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gcn import GraphEncoder
 from ssl_skeleton.encoders.pooling import pool
-from ssl_skeleton.encoders.tensor_file import KINDS, check_tensors, read_tensor_file, write_tensor_file
+from ssl_skeleton.encoders.tensor_file import (
+    KINDS,
+    at_most,
+    check_tensors,
+    load_tensors,
+    read_tensor_file,
+    write_tensor_file,
+)
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 
 FORMAT = 1
 _METADATA = "metadata"
-_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # which become one another
 
 
 class ReleasedConfig(Config):
@@ -133,7 +137,7 @@ def load_released(path: Path | str) -> Released:
     """Read a released encoder; UserError when the file is missing, damaged or something else."""
     path = Path(path)
     about, tensors = _read(path)
-    with _at_most(path.stat().st_size, path):
+    with at_most(path.stat().st_size, f"{path}: {_METADATA}: config"):
         encoder = about.build()
         head = _head(tensors["head.weight"], encoder, path) if "head.weight" in tensors else None
     return _filled(Released(**dict(about), encoder=encoder, head=head), tensors, path)
@@ -163,48 +167,10 @@ def _read(path: Path) -> tuple[ReleasedConfig, dict[str, Tensor]]:
     return about, check_tensors(tree, path)
 
 
-@contextmanager
-def _at_most(values: int, path: Path) -> Iterator[None]:
-    """Let no modules be built that have more parameters than the file at `path` can hold: `values`."""
-    left = values
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        left -= 0 if parameter is None else parameter.numel()
-        if left < 0:
-            raise UserError(f"{path}: {_METADATA}: config: has more weights than the file holds")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError) as error:  # sizes that no tensor can have
-        raise UserError(f"{path}: {_METADATA}: config: cannot be built ({error})") from None
-    finally:
-        handle.remove()
-
-
 def _filled(released: Released, tensors: Mapping[str, Tensor], path: Path) -> Released:
     """The same with the weights of `tensors`, every one of which must be there, of its shape and finite."""
     modules = nn.ModuleDict({"encoder": released.encoder})
     if released.head is not None:
         modules["head"] = released.head
-    wanted = modules.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        found = tuple(tensors[name].shape) if name in tensors else None
-        needed = tuple(wanted[name].shape) if name in wanted else None
-        if found != needed:
-            raise UserError(f"{path}: {name} is {_told(found)}, but should be {_told(needed)}")
-        kind, needed_kind = tensors[name].dtype, wanted[name].dtype
-        if kind != needed_kind and not {kind, needed_kind} <= _FLOATS:
-            raise UserError(f"{path}: {name} is {kind}, but should be {needed_kind}")
-        if not tensors[name].to(needed_kind).isfinite().all():
-            raise UserError(f"{path}: {name} is not finite")
-    try:
-        modules.load_state_dict(dict(tensors))
-    except ValueError as error:  # an index list that names places which are not there
-        raise UserError(f"{path}: {error}") from None
+    load_tensors(modules, tensors, path)
     return released
-
-
-def _told(shape: tuple[int, ...] | None) -> Any:
-    return "absent" if shape is None else shape

@@ -1,21 +1,23 @@
 """Files of tensors and texts: safetensors, or what torch.save wrote. Nothing in them can run code."""
 
 import io
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ssl_skeleton.encoders.torch_file import read_torch
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.files import write_atomically
+from ssl_skeleton.files import write_atomically, writing
 
 KINDS = (".safetensors", ".pt")
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # which become one another
 
 
 def read_tensor_file(path: Path) -> dict[str, Any]:
@@ -28,45 +30,23 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: {'is no file' if path.exists() else 'no such file'}")
     try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except UserError:
+        tree = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    except MemoryError:
         raise
-    except Exception as error:  # a damaged file makes torch raise anything, IndexError as well as EOFError
-        harmful = re.search(r"GLOBAL ([\w.]+)", str(error))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # a damaged file can raise anything, IndexError as well as EOFError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if harmful:
-            reason = f"it wants {harmful[1]}, and what could run code is not read"
-        elif "Weights only" in reason:
-            reason = "it does not hold tensors and plain values alone"
         raise UserError(f"{path}: damaged or no file of tensors ({reason})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds no tensors by name")
+    return tree
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with safetensors.safe_open(path, framework="pt") as file:
         tree: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         return tree | {"metadata": file.metadata() or {}}
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
-    content = _repacked(path) if zipfile.is_zipfile(path) else io.BytesIO(path.read_bytes())
-    tree = torch.load(content, map_location="cpu", weights_only=True)
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds no tensors by name")
-    return tree
-
-
-def _repacked(path: Path) -> io.BytesIO:
-    """The same archive, written anew: two readers, this one and torch's, can see two in a crafted file."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(content, "w") as new:
-        members = old.infolist()
-        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-        if not stored or sum(member.file_size for member in members) > path.stat().st_size:
-            raise UserError(f"{path}: is compressed, which torch.save does not do; it is not unpacked")
-        for member in members:
-            new.writestr(member.filename, old.read(member))
-    content.seek(0)
-    return content
 
 
 def check_tensors(tree: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -92,6 +72,55 @@ def _is_plain(value: Any) -> bool:
     return value.device.type == "cpu" and not value.is_quantized
 
 
+@contextmanager
+def at_most(values: int, what: str) -> Iterator[None]:
+    """Let no modules be built that have more parameters than a file can hold, `values`; `what` names them.
+
+    Raises UserError where one does, before its memory is used, or where its sizes are none.
+    """
+    left = values
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise UserError(f"{what}: has more weights than the file holds")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:  # sizes that no tensor can have
+        raise UserError(f"{what}: cannot be built ({error})") from None
+    finally:
+        handle.remove()
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, hint: str = "") -> None:
+    """Fill a module with tensors read from `path`: every one of its own, of its shape and type, and finite.
+
+    Raises UserError otherwise; where it is names or shapes that differ, the line ends with `hint`.
+    """
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else None
+        needed = tuple(wanted[name].shape) if name in wanted else None
+        if found != needed:
+            raise UserError(f"{path}: {name} is {_told(found)}, but should be {_told(needed)}{hint}")
+        kind, needed_kind = tensors[name].dtype, wanted[name].dtype
+        if kind != needed_kind and not {kind, needed_kind} <= _FLOATS:
+            raise UserError(f"{path}: {name} is {kind}, but should be {needed_kind}")
+        if not tensors[name].to(needed_kind).isfinite().all():
+            raise UserError(f"{path}: {name} is not finite")
+    try:
+        module.load_state_dict(dict(tensors))
+    except ValueError as error:  # an index list that names places which are not there
+        raise UserError(f"{path}: {error}") from None
+
+
+def _told(shape: tuple[int, ...] | None) -> Any:
+    return "absent" if shape is None else shape
+
+
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and texts in place of an older file; the name's ending says which kind of file."""
     stored = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -101,7 +130,5 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         buffer = io.BytesIO()
         torch.save(stored | {"metadata": dict(metadata)}, buffer)
         content = buffer.getvalue()
-    try:
+    with writing(path):
         write_atomically(path, lambda file: file.write(content))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None

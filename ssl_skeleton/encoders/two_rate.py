@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton.encoders.base import Encoder, EncoderConfig
+from ssl_skeleton.encoders.blocks.dropout import dropout_of
 from ssl_skeleton.encoders.blocks.mask import strided
 from ssl_skeleton.encoders.blocks.norm import FrameNorm
 from ssl_skeleton.encoders.blocks.temporal_convolution import TemporalConvolution
@@ -75,11 +76,12 @@ class TwoRate(Encoder):
         fast_ktvc, fast_kt, taken_nm = self.fast.enter(x_nctvm, lengths)
         slow_ktvc, slow_kt, _ = self.slow.enter(few_nctvm, few, taken_nm)
         blocks = zip(self.slow.blocks, self.fast.blocks, self.slow.strides, strict=True)
-        for number, (slow, fast, stride) in enumerate(blocks):
-            if str(number) in self.laterals:
-                slow_ktvc = slow_ktvc + self.laterals[str(number)](fast_ktvc, slow_kt)
-            slow_ktvc, slow_kt = slow(slow_ktvc, slow_kt), strided(slow_kt, stride)
-            fast_ktvc, fast_kt = fast(fast_ktvc, fast_kt), strided(fast_kt, stride)
+        with dropout_of(taken_nm):
+            for number, (slow, fast, stride) in enumerate(blocks):
+                if str(number) in self.laterals:
+                    slow_ktvc = slow_ktvc + self.laterals[str(number)](fast_ktvc, slow_kt)
+                slow_ktvc, slow_kt = slow(slow_ktvc, slow_kt), strided(slow_kt, stride)
+                fast_ktvc, fast_kt = fast(fast_ktvc, fast_kt), strided(fast_kt, stride)
         slow_nsd = self.slow.leave(slow_ktvc, taken_nm, few_nctvm.shape[2])
         slow_ntd = repeated(slow_nsd, self.ratio, frames)
         return torch.cat([slow_ntd, self.fast.leave(fast_ktvc, taken_nm, frames)], dim=2)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssl_skeleton import ranks
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
@@ -74,7 +75,8 @@ def calibrate_norms(
     batches = -(-len(split.train) // batch)
     for first in range(batches if norms else 0):
         clips = make_view(packed, torch.from_numpy(split.train[first::batches]), sampling, source.view, None)
-        source.encoder(clips.x, clips.lengths)
+        with ranks.alone():  # each of them sees all clips
+            source.encoder(clips.x, clips.lengths)
     source.encoder.eval()
 
 
@@ -108,28 +110,33 @@ def _all_parts(
 ) -> Features:
     labels = packed.labels.cpu().numpy()
     check_labels(labels, split)
-    train = _compute_all(packed, split.train, compute, batch)
-    test = _compute_all(packed, split.test, compute, batch)
+    train = compute_rows(packed, split.train, compute, batch)
+    test = compute_rows(packed, split.test, compute, batch)
     features = Features(train, labels[split.train], test, labels[split.test])
     if not len(split.validation):
         return features
-    validation = _compute_all(packed, split.validation, compute, batch)
+    validation = compute_rows(packed, split.validation, compute, batch)
     return replace(features, validation=validation, validation_labels=labels[split.validation])
 
 
 @torch.no_grad()
-def _compute_all(
+def compute_rows(
     packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
 ) -> NDArray[np.float32]:
-    """The rows of `index`, computed in order of length, so that clips at their own rate are padded least."""
+    """The rows of `index`, computed in order of length, so that clips at their own rate are padded least.
+
+    Ranks compute a batch each, in turn, so that every batch is what it is on one rank; all get all rows.
+    """
     order = np.argsort(packed.lengths.cpu().numpy()[index], kind="stable")
     features: NDArray[np.float32] | None = None
-    for begin in range(0, len(index), batch):
-        chunk = order[begin : begin + batch]
-        rows = compute(torch.from_numpy(index[chunk])).float().cpu().numpy()
+    for begin in range(0, len(index), ranks.world_size() * batch):
+        turn = order[begin : begin + ranks.world_size() * batch]
+        own = turn[ranks.rank() * batch :][:batch]
+        rows_nd = compute(torch.from_numpy(index[own if len(own) else turn[:1]]))[: len(own)]
+        rows = ranks.gather_rows(rows_nd.float()).cpu().numpy()
         if features is None:
             features = np.empty((len(index), rows.shape[1]), dtype=np.float32)
-        features[chunk] = rows
+        features[turn] = rows
     if features is None or not np.isfinite(features).all():
         raise UserError("some features are not finite: the encoder is broken; train again")
     return features

@@ -2,8 +2,7 @@
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,19 +18,21 @@ from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.views.augment import AugmentConfig
-from ssl_skeleton.data.views.view import SamplingConfig, make_view
+from ssl_skeleton.data.views.draws import Draws
+from ssl_skeleton.data.views.view import SamplingConfig, make_views
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.classifier import Classifier, layerwise, mix, mix_rows, set_rates
 from ssl_skeleton.evaluation.features import Features, Source, check_labels
 from ssl_skeleton.evaluation.linear import LinearConfig, linear_scores
 from ssl_skeleton.evaluation.scores import classification_scores
-from ssl_skeleton.training.loop import Progress, epoch_order
+from ssl_skeleton.training.batches import epoch_order
+from ssl_skeleton.training.loop import Report, Standing
+from ssl_skeleton.training.position import Pace
 from ssl_skeleton.training.schedule import AdamWConfig, CosineConfig, Optimiser, Schedule
 from ssl_skeleton.training.seeds import derive_seed, generator
 
 Scores = dict[str, Any]
 Log = list[dict[str, float]]  # mean values of every epoch
-Watcher = Callable[[str, int, int, dict[str, float]], None]  # what, epoch (from 1) of how many, mean values
 
 _TEST_BATCH = 256
 _MEND = "lower evaluation.finetune.optimiser.lr"
@@ -118,8 +119,7 @@ def finetune_scores(
     config: FinetuneConfig,
     *,
     what: str,
-    watch: Watcher,
-    progress: Progress,
+    report: Report,
 ) -> tuple[Scores, list[Log]]:
     """The scores after the last epoch, over all repeats; and the log of each repeat.
 
@@ -129,7 +129,7 @@ def finetune_scores(
     for repeat in range(config.repeats):
         name = what if config.repeats == 1 else f"{what}, repeat {repeat + 1} of {config.repeats},"
         training = _Training(lesson, config, repeat, start(repeat))
-        logs.append(training.train(name, watch, progress))
+        logs.append(training.train(name, report))
         ranking = training.ranking(test)
         each.append(classification_scores(ranking, lesson.labels(test), lesson.classes))
     return over_repeats(each), logs
@@ -178,19 +178,22 @@ class _Training:
         self.model = Classifier(sources, lesson.classes).to(lesson.packed.device)
         self.optimiser = layerwise(self.model, config.optimiser)
 
-    def train(self, what: str, watch: Watcher, progress: Progress) -> Log:
+    def train(self, what: str, report: Report) -> Log:
         """Train to the last epoch; gives the mean values of every epoch, which choose nothing."""
-        log, epochs, validation = [], self.config.epochs, self.lesson.split.validation
+        log: Log = []
+        epochs, pace = self.config.epochs, Pace(self.config.epochs * len(self.clips))
         for epoch in range(epochs):
-            began = time.perf_counter()
-            values = self._train_epoch(epoch, f"{what} {epoch + 1}/{epochs}", progress)
-            if len(validation):
-                right = self.ranking(validation)[:, 0] == self.lesson.labels(validation)
-                values["validation"] = float(right.mean())
-            log.append(values)
-            shown = values | {"lr": self.optimiser.param_groups[0]["lr"]}
-            shown["clips_per_second"] = len(self.clips) / (time.perf_counter() - began)
-            watch(what, epoch + 1, epochs, shown)
+            batches = self._batches(epoch)
+            for step, values in enumerate(self._steps(epoch, batches, what), 1):
+                pace.add(len(batches[step - 1]))
+                told = values
+                if step == len(batches):
+                    log.append(values | self._validated())
+                    told = log[-1] | {"lr": self.optimiser.param_groups[0]["lr"]}
+                    told["clips_per_second"] = pace.clips_per_second
+                place = (epoch + 1, epochs, step, len(batches))
+                report(Standing(what, *place, told, pace.recent, pace.seconds_left))
+            pace.begin_epoch()
         return log
 
     @torch.no_grad()
@@ -205,20 +208,34 @@ class _Training:
         ranking: NDArray[np.int64] = logits_nc.argsort(dim=1, descending=True, stable=True).cpu().numpy()
         return ranking
 
-    def _train_epoch(self, epoch: int, title: str, progress: Progress) -> dict[str, float]:
-        config, clips = self.config, len(self.clips)
-        self.model.train()
+    def _batches(self, epoch: int) -> Sequence[Tensor]:
+        """The batches of an epoch, in an order of its own."""
         source = generator(self.lesson.seed, *self.purpose, epoch, "order")
-        batches = torch.split(epoch_order([self.clips], source, balanced=False), config.batch)
+        return torch.split(epoch_order([self.clips], source, balanced=False), self.config.batch)
+
+    def _steps(self, epoch: int, batches: Sequence[Tensor], what: str) -> Iterator[dict[str, float]]:
+        """Make the steps of an epoch; gives the mean values of its clips so far after each."""
+        config, clips = self.config, 0
         loss_sum = right_sum = 0.0
-        for step, index in enumerate(progress(batches, len(batches), title)):
-            share = config.schedule.rate(epoch + step * config.batch / clips, config.epochs)
+        self.model.train()
+        for step, index in enumerate(batches):
+            share = config.schedule.rate(epoch + step * config.batch / len(self.clips), config.epochs)
             set_rates(self.optimiser, config.optimiser.lr * share, config.layer_decay)
             loss, right = self._train_step(index, epoch, step)
             if not math.isfinite(loss):
-                raise UserError(f"{title}, step {step + 1}: the loss is not finite ({loss:g}); {_MEND}")
+                place = f"{what} {epoch + 1}/{config.epochs}, step {step + 1}"
+                raise UserError(f"{place}: the loss is not finite ({loss:g}); {_MEND}")
+            clips += len(index)
             loss_sum, right_sum = loss_sum + loss * len(index), right_sum + right
-        return {"loss": loss_sum / clips, "accuracy": right_sum / clips}
+            yield {"loss": loss_sum / clips, "accuracy": right_sum / clips}
+
+    def _validated(self) -> dict[str, float]:
+        """The accuracy on the validation part, where the split has one."""
+        validation = self.lesson.split.validation
+        if not len(validation):
+            return {}
+        right = self.ranking(validation)[:, 0] == self.lesson.labels(validation)
+        return {"validation": float(right.mean())}
 
     def _train_step(self, index: Tensor, epoch: int, step: int) -> tuple[float, float]:
         """One step of the optimiser; gives the mean loss, and how many clips were told right before it.
@@ -247,14 +264,8 @@ class _Training:
 
     def _views(self, index: Tensor, purpose: tuple[str | int, ...] = ()) -> list[Clips]:
         """What every encoder sees of clips; with a purpose, all of them the same crop and augmentation."""
-        packed, sampling = self.lesson.packed, self.lesson.sampling
-        return [
-            make_view(
-                packed,
-                index,
-                sampling,
-                source.view,
-                generator(self.lesson.seed, *purpose, "view") if purpose else None,
-            )
-            for source in self.model.sources
-        ]
+        lesson, draws = self.lesson, None
+        if purpose:
+            draws = Draws(generator(lesson.seed, *purpose, "view"), len(index))
+        views = [source.view for source in self.model.sources]
+        return make_views(lesson.packed, index, lesson.sampling, views, draws)

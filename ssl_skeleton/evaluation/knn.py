@@ -36,6 +36,15 @@ def knn_scores(features: Features, classes: int, config: KnnConfig) -> dict[str,
     return scores
 
 
+def leave_one_out(features_nd: NDArray[np.float32], labels: NDArray[np.int64], k: int) -> float:
+    """The share of clips (N,) whose k nearest others, 1 <= k < N, vote for the label that the clip has."""
+    classes, label_n = np.unique(labels, return_inverse=True)
+    nearest_nk = nearest_neighbours(features_nd, features_nd, k + 1)
+    others = nearest_nk != np.arange(len(labels))[:, None]
+    others[others.all(axis=1), -1] = False  # more than k are the same as the clip, which is not among them
+    return float((_vote(label_n[nearest_nk[others].reshape(-1, k)], len(classes)) == label_n).mean())
+
+
 def nearest_neighbours(
     gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from ssl_skeleton import ranks
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.encoders.base import Encoder
@@ -15,7 +16,7 @@ from ssl_skeleton.encoders.pooling import Pooling, pool_features, pooled_dim, re
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, PretextConfig, Teacher, WantedView
 from ssl_skeleton.pretext.heads import mlp
-from ssl_skeleton.pretext.losses import info_nce
+from ssl_skeleton.pretext.losses import info_nce, precise
 from ssl_skeleton.pretext.momentum import follow, momentum_twin
 from ssl_skeleton.pretext.queue import KeyQueue
 
@@ -63,22 +64,29 @@ class ContrastiveMotion(Pretext):
         self.key_encoder = momentum_twin(encoder)
         self.key_head = momentum_twin(self.head if config.key_head == "follow" else mlp(*sizes))
         self.queue = KeyQueue(config.queue, config.outputs)
-        self._new_keys: Tensor | None = None
+        self._new_keys: list[tuple[Tensor, Tensor]] = []
 
     def losses(self, features_ntd: Tensor, views: Mapping[str, Clips]) -> dict[str, Tensor]:
         """InfoNCE as `loss`, and how often the own key is the nearest."""
         pooled_nd = pool_features(features_ntd, views[INPUT], self.config.pooling)
-        query_nd = functional.normalize(self.head(pooled_nd), dim=1)
+        query_nd = functional.normalize(precise(self.head(pooled_nd)), dim=1)
         key_nd = self._keys(views[KEY])
         loss, accuracy = info_nce(query_nd, key_nd, self.queue.keys_kd, self.config.temperature)
-        self._new_keys = key_nd
+        if self.training:  # a look in between adds none
+            self._new_keys.append((torch.tensor(ranks.places(len(key_nd)), device=key_nd.device), key_nd))
         return {"loss": loss, "contrast": loss, "contrast_accuracy": accuracy}
 
     def after_step(self) -> None:
-        """Queue the batch's keys; the key encoder, and its head if it may, follow."""
-        if self._new_keys is not None:
-            self.queue.push(self._new_keys)
-            self._new_keys = None
+        """Queue the keys of the global batch; the key encoder, and its head if it may, follow.
+
+        They come from all training passes since the last step, on all ranks, and are queued in the order of
+        the batch: so the queue is the same on every rank, and for any number of ranks.
+        """
+        if self._new_keys:
+            places, keys = zip(*self._new_keys, strict=True)
+            order_n = ranks.gather_rows(torch.cat(places)).argsort()
+            self.queue.push(ranks.gather_rows(torch.cat(keys))[order_n])
+            self._new_keys.clear()
         follow(self.key_encoder, self.encoder, self.config.momentum)
         if self.config.key_head == "follow":
             follow(self.key_head, self.head, self.config.momentum)
@@ -86,4 +94,4 @@ class ContrastiveMotion(Pretext):
     @torch.no_grad()
     def _keys(self, clips: Clips) -> Tensor:
         pooled_nd = represent(self.key_encoder, clips, self.config.pooling)
-        return functional.normalize(self.key_head(pooled_nd), dim=1)
+        return functional.normalize(precise(self.key_head(pooled_nd)), dim=1)

@@ -20,5 +20,4 @@ def follow(twin: nn.Module, module: nn.Module, momentum: float) -> None:
 
     Buffers (BatchNorm statistics) stay the twin's own, since it sees another stream.
     """
-    for slow, fast in zip(twin.parameters(), module.parameters(), strict=True):
-        slow.lerp_(fast, 1 - momentum)
+    torch._foreach_lerp_([*twin.parameters()], [*module.parameters()], 1 - momentum)

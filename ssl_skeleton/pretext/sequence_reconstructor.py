@@ -11,6 +11,7 @@ from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.views.augment import reverse
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import valid_steps
+from ssl_skeleton.encoders.recurrence import recur
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, PretextConfig, Teacher, WantedView
 from ssl_skeleton.pretext.losses import reconstruction
 
@@ -47,7 +48,8 @@ class SequenceReconstructor(Pretext):
         frames = clips.x.shape[2]
         last_n = valid_steps(clips.lengths, frames, features_ntd.shape[1]) - 1
         last_nd = features_ntd[torch.arange(len(clips), device=last_n.device), last_n]
-        estimate_ntp = self.decode(torch.cat([features_ntd[:, 0], last_nd]), frames)
+        states_nd, lengths = torch.cat([features_ntd[:, 0], last_nd]), clips.lengths.repeat(2)
+        estimate_ntp = self.decode(states_nd, lengths, frames)
         forward_ntp, backward_ntp = estimate_ntp.chunk(2)
         parts = {
             "reconstruct": reconstruction(forward_ntp, poses(clips.x), clips.lengths),
@@ -57,10 +59,9 @@ class SequenceReconstructor(Pretext):
         }
         return {"loss": parts["reconstruct"] + parts["reconstruct_reversed"], **parts}
 
-    def decode(self, state_nd: Tensor, frames: int) -> Tensor:
-        """Poses (N, T, V * C * M) from one state (N, D), given to the decoder again at every frame."""
-        hidden_nth, _ = self.decoder(state_nd[:, None].expand(-1, frames, -1))
-        estimate_ntp: Tensor = self.readout(hidden_nth)
+    def decode(self, state_nd: Tensor, lengths: Tensor, frames: int) -> Tensor:
+        """Poses (N, T, V * C * M) from one state (N, D), given to the decoder again at every valid frame."""
+        estimate_ntp: Tensor = self.readout(recur(self.decoder, state_nd[:, None], lengths, frames))
         return estimate_ntp
 
 

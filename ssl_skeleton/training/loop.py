@@ -1,214 +1,185 @@
-"""Training one stage: batches of views in, losses down, a checkpoint out."""
+"""Training one stage: batches of views in, losses down, checkpoints out."""
 
 import math
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
-import torch
-from pydantic import Field
-from torch import Generator, Tensor
-
-from ssl_skeleton.config import Config
-from ssl_skeleton.data.clips import Clips
-from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.views.view import SamplingConfig, make_view
+from ssl_skeleton import ranks
 from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.pretext.base import Pretext
-from ssl_skeleton.training.checkpoint import Checkpoint, load_state, save_checkpoint
+from ssl_skeleton.training.batches import Batch, batches
+from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints
+from ssl_skeleton.training.config import TrainingConfig
+from ssl_skeleton.training.diagnosis import blame
 from ssl_skeleton.training.log import RunLog
-from ssl_skeleton.training.schedule import Optimiser, Schedule, SGDConfig, StepConfig
-from ssl_skeleton.training.seeds import derive_seed, generator
+from ssl_skeleton.training.position import Pace, Position
+from ssl_skeleton.training.signals import Asked, noted
+from ssl_skeleton.training.step import NotFinite, Step
+from ssl_skeleton.training.task import Task
 
-
-class TrainingConfig(Config):
-    """How long and how a stage trains; the defaults are CRRL's."""
-
-    epochs: int = Field(default=60, ge=1)
-    batch: int = Field(default=32, ge=1)
-    optimiser: Optimiser = SGDConfig()
-    schedule: Schedule = StepConfig(milestones=(18, 50), factor=0.5)
-    clip_gradient: float | None = Field(default=None, gt=0)  # the largest norm of all gradients together
-    checkpoint_every: int = Field(default=1, ge=1)  # epochs
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
-class Task:
-    """What one stage trains on: the clips `parts`, (N,) for each store, of `packed`, seen by `pretext`.
+class Standing:
+    """How a stage stands: `step` of `steps` are done in `epoch` (from 1) of `epochs`.
 
-    `balanced` draws as many clips of each part in an epoch, else every clip is drawn once.
+    `values` are means over the clips of the epoch so far; after its last step they are those of the log.
+    The speed and `seconds_left`, which is to the end of the stage, are those of the last steps.
     """
 
-    name: str
-    pretext: Pretext
-    packed: PackedClips
-    parts: Sequence[Tensor]
-    sampling: SamplingConfig
-    seed: int
-    balanced: bool = False
-
-    @property
-    def clips(self) -> int:
-        """How many clips an epoch has."""
-        return sum(map(len, self.parts))
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    values: dict[str, float]
+    clips_per_second: float
+    seconds_left: float
 
 
-@dataclass
-class _Position:
-    """Where training stands: `step` batches of `epoch` (from 0) are done, with these sums of values."""
-
-    epoch: int = 0
-    step: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
-
-    def place(self, task: Task) -> str:
-        return f"stage {task.name}, epoch {self.epoch + 1}, step {self.step}"
-
-
-Watcher = Callable[[int, dict[str, float]], None]
-Progress = Callable[[Iterable[Tensor], int, str], Iterable[Tensor]]
+Report = Callable[[Standing], None]
+# Given an epoch (from 1), the pretext and a writer; what it gives joins the epoch's values in the log.
+Observer = Callable[[int, Pretext, "SummaryWriter"], dict[str, float]]
 
 
 def train(
     task: Task,
     config: TrainingConfig,
     folder: Path,
-    resume: Checkpoint | None = None,
     *,
-    watch: Watcher = lambda epoch, values: None,
-    progress: Progress = lambda batches, total, what: batches,
+    report: Report = lambda standing: None,
+    observers: Sequence[Observer] = (),
 ) -> None:
-    """Train a stage to its last epoch, or on to it from `resume`.
+    """Train a stage to its last epoch, from its start or from its checkpoint in the run folder.
 
-    After every `checkpoint_every` epochs, and when a signal asks to stop, the state goes to
-    `folder/checkpoints/<stage>.pt`. `watch` is called after every epoch with its number (from 1) and mean
-    values; `progress` wraps the batches of an epoch, with their number and a title. Raises Stopped after a
-    signal, UserError on a loss that is not finite.
+    `report` is called after every step, `observers` after every epoch before it is logged; both by the main
+    rank alone, which writes all files. Raises Stopped after a signal, when the state is saved, and UserError
+    on a loss that is not finite.
     """
-    task.pretext.to(task.packed.device).train()
-    optimiser = config.optimiser.build(p for p in task.pretext.parameters() if p.requires_grad)
-    path = checkpoint_path(folder, task.name)
-    at = _Position()
-    if resume is not None:
-        load_state(task.pretext, resume.pretext, path)
+    training = _Training(task, config, folder, report, observers)
+    with noted() as training.asked, training.log or nullcontext():
+        while training.at.epoch < config.epochs:
+            for batch in batches(task, config.batch, training.at.epoch, training.at.step):
+                training.make_step(batch)
+            training.end_epoch()
+
+
+class _Training:
+    """A stage on its way. Every rank has one, and they do the same at the same time."""
+
+    asked: Asked
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainingConfig,
+        folder: Path,
+        report: Report,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.task, self.config, self.observers = task, config, observers
+        self.report = report if ranks.is_main() else lambda standing: None
+        self.steps = math.ceil(task.clips / config.batch)  # of an epoch
+        self.step = Step(task, config)
+        self.checkpoints = Checkpoints(folder, task.name, config.keep, config.keep_best)
+        self.at = self._last_position()
+        self.log = ranks.on_main(lambda: RunLog(folder, task.name, self.at.epoch))
+        self.pace = Pace((config.epochs - self.at.epoch) * task.clips - self._clips_done)
+
+    def make_step(self, batch: Batch) -> None:
+        """Make a step of the epoch; save the state when it is time, or when a signal asks to stop."""
         try:
-            optimiser.load_state_dict(resume.optimiser)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: of another optimiser than the recipe's ({error})") from None
-        at = _Position(resume.epoch, resume.step, dict(resume.totals))
+            values = self.step(batch, self.at.epoch, self.asked)
+        except NotFinite as error:
+            raise self._not_finite(batch, error) from None
+        self.at.add(values, len(batch.index))
+        self.pace.add(len(batch.index))
+        every, steps = self.config.checkpoint_steps, self.at.epoch * self.steps + self.at.step
+        within = self.at.step < self.steps
+        if self.asked.agreed is not None or (every is not None and within and steps % every == 0):
+            self._save()
+        if within:
+            self.report(self._standing(self._means()))
+        self._stop_if_asked()
 
-    def save(path: Path) -> None:
-        state = (task.pretext.state_dict(), optimiser.state_dict())
-        save_checkpoint(path, Checkpoint(task.name, at.epoch, at.step, *state, at.totals))
+    def end_epoch(self) -> None:
+        """Observe and log the epoch; save the state when it is time, or when a signal asks to stop."""
+        values = self._means() | {
+            "lr": self.config.rate(self.at.epoch + (self.steps - 1) * self.config.batch / self.task.clips),
+            "seconds": self.pace.seconds,
+            "clips_per_second": self.pace.clips_per_second,
+        }
+        ranks.on_main(lambda: self._observe_and_log(values))
+        standing = self._standing(values)
+        self.at = Position(self.at.epoch + 1)
+        self.asked.ask(self.step.device)
+        due = self.at.epoch % self.config.checkpoint_every == 0 or self.at.epoch == self.config.epochs
+        if due or self.asked.agreed is not None:
+            self._save(values["loss"])
+        self.report(standing)
+        self._stop_if_asked()
+        self.pace.begin_epoch()
 
-    def stop_if_asked() -> None:
-        if asked:
-            save(path)
-            raise Stopped(asked[0], at.place(task))
+    def _last_position(self) -> Position:
+        """Load the last checkpoint, where there is one."""
+        found = self.checkpoints.load()
+        if found is None:
+            return Position()
+        if found.step > self.steps:
+            raise UserError(
+                f"{self.checkpoints.path}: stands at step {found.step} of an epoch of {self.steps}; "
+                "check the recipe and its store, or train again"
+            )
+        self.step.load(found, self.checkpoints.path)
+        return Position(found.epoch, found.step, found.totals)
 
-    with RunLog(folder, task.name, at.epoch) as log, _signals() as asked:
-        while at.epoch < config.epochs:
-            began, skipped = time.perf_counter(), at.step
-            batches = _batches(task, config, at.epoch)[skipped:]
-            for index in progress(batches, len(batches), f"{task.name} {at.epoch + 1}/{config.epochs}"):
-                stop_if_asked()
-                try:
-                    _train_step(task, config, optimiser, at, index)
-                except FloatingPointError as error:
-                    kept = path.with_suffix(".not-finite.pt")
-                    save(kept)
-                    raise UserError(f"{at.place(task)}: {error}; the state is in {kept}") from None
-            values = {name: total / task.clips for name, total in at.totals.items()}
-            values["lr"] = optimiser.param_groups[0]["lr"]
-            values["seconds"] = time.perf_counter() - began
-            values["clips_per_second"] = (task.clips - skipped * config.batch) / values["seconds"]
-            at = _Position(at.epoch + 1)
-            log.epoch(at.epoch, values)
-            if at.epoch % config.checkpoint_every == 0 or at.epoch == config.epochs:
-                save(path)
-            watch(at.epoch, values)
-        stop_if_asked()
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.task.name, **vars(self.at), **self.step.state())
 
+    def _save(self, epoch_loss: float | None = None) -> None:
+        ranks.on_main(lambda: self.checkpoints.save(self._checkpoint(), epoch_loss))
 
-def checkpoint_path(folder: Path, stage: str) -> Path:
-    """Where a stage's checkpoint lies in a run folder."""
-    return folder / "checkpoints" / f"{stage}.pt"
+    def _stop_if_asked(self) -> None:
+        if self.asked.agreed is not None:
+            ended = self.at.epoch == self.config.epochs
+            place = f"the end of stage {self.task.name}" if ended else self._place(self.at.step)
+            raise Stopped(self.asked.agreed, place)
 
+    def _observe_and_log(self, values: dict[str, float]) -> None:
+        """Log an epoch's values, to which observers add; on the main rank, which alone has a log."""
+        if self.log is None:
+            return
+        epoch = self.at.epoch + 1
+        with ranks.alone():
+            for observe in self.observers:
+                values |= observe(epoch, self.task.pretext, self.log.board)
+        self.task.pretext.train()
+        self.log.epoch(epoch, values)
 
-def draw_views(task: Task, index: Tensor, epoch: int, step: int) -> dict[str, Clips]:
-    """The views of one batch; those that name the same draw get the same random numbers."""
-    return {
-        name: make_view(
-            task.packed,
-            index,
-            task.sampling,
-            wanted.view,
-            generator(task.seed, task.name, epoch, step, wanted.draw),
-        )
-        for name, wanted in task.pretext.views.items()
-    }
+    def _standing(self, values: dict[str, float]) -> Standing:
+        place = (self.at.epoch + 1, self.config.epochs, self.at.step, self.steps)
+        return Standing(self.task.name, *place, values, self.pace.recent, self.pace.seconds_left)
 
+    @property
+    def _clips_done(self) -> int:
+        """Of the epoch at hand."""
+        return min(self.at.step * self.config.batch, self.task.clips)
 
-def _batches(task: Task, config: TrainingConfig, epoch: int) -> list[Tensor]:
-    """The epoch's batches, in an order of its own; the last may be smaller."""
-    order = epoch_order(task.parts, generator(task.seed, task.name, epoch, "order"), balanced=task.balanced)
-    return list(torch.split(order, config.batch))
+    def _means(self) -> dict[str, float]:
+        """The mean values of the clips that are done."""
+        return {name: total / self._clips_done for name, total in self.at.totals.items()}
 
+    def _place(self, step: int) -> str:
+        return f"stage {self.task.name}, epoch {self.at.epoch + 1}, step {step}"
 
-def epoch_order(parts: Sequence[Tensor], generator: Generator, *, balanced: bool) -> Tensor:
-    """The clips (N,) of an epoch in a random order, as many as all `parts` have together.
-
-    `balanced` draws equally many of each part, and of one part no clip more than once more than another. Else
-    every clip is drawn once.
-    """
-    total, chosen = sum(map(len, parts)), list(parts)
-    for number, part in enumerate(parts if balanced else ()):
-        count = total // len(parts) + (number < total % len(parts))
-        rounds = [torch.randperm(len(part), generator=generator) for _ in range(-(-count // len(part)))]
-        chosen[number] = part[torch.cat(rounds)[:count]] if rounds else part[:0]
-    return torch.cat(chosen)[torch.randperm(total, generator=generator)]
-
-
-def _train_step(
-    task: Task, config: TrainingConfig, optimiser: torch.optim.Optimizer, at: _Position, index: Tensor
-) -> None:
-    """One optimiser step; `at` moves on by it."""
-    progress = at.epoch + at.step * config.batch / task.clips
-    for group in optimiser.param_groups:
-        group["lr"] = config.optimiser.lr * config.schedule.rate(progress, config.epochs)
-    torch.manual_seed(derive_seed(task.seed, task.name, at.epoch, at.step, "dropout"))
-    parts = task.pretext(draw_views(task, index, at.epoch, at.step))
-    logged = torch.stack([part.detach() for part in parts.values()]).tolist()  # one transfer from a GPU
-    values = dict(zip(parts, logged, strict=True))
-    if not all(map(math.isfinite, values.values())):
-        found = ", ".join(f"{name} {value:g}" for name, value in values.items())
-        raise FloatingPointError(f"a loss is not finite ({found}); lower the learning rate or clip gradients")
-    optimiser.zero_grad(set_to_none=True)
-    parts["loss"].backward()
-    if config.clip_gradient is not None:
-        torch.nn.utils.clip_grad_norm_(task.pretext.parameters(), config.clip_gradient)
-    optimiser.step()
-    task.pretext.after_step()
-    at.step += 1
-    for name, value in values.items():
-        at.totals[name] = at.totals.get(name, 0.0) + value * len(index)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, so that the loop can stop between two steps."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _not_finite(self, batch: Batch, error: NotFinite) -> UserError:
+        """What names the step and its clips; the state is kept to look at."""
+        clips = blame(self.task, batch)
+        ranks.on_main(lambda: self.checkpoints.save_aside(self._checkpoint(), batch.index))
+        place = self._place(batch.step + 1)
+        return UserError(f"{place}: {error}; {clips}; the state is in {self.checkpoints.aside}")

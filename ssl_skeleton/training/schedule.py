@@ -32,9 +32,10 @@ class SGDConfig(Config):
         return self
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser for `parameters`."""
+        """The optimiser for `parameters`, which are on their device already."""
+        parameters = list(parameters)
         options = self.model_dump(exclude={"name"})
-        return torch.optim.SGD(parameters, **options)
+        return torch.optim.SGD(parameters, **options, fused=_has_fused(parameters))
 
 
 class AdamWConfig(Config):
@@ -46,9 +47,10 @@ class AdamWConfig(Config):
     weight_decay: NonNegative = 1e-2
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser for `parameters`."""
+        """The optimiser for `parameters`, which are on their device already."""
+        parameters = list(parameters)
         options = self.model_dump(exclude={"name"})
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, **options, fused=_has_fused(parameters))
 
 
 class StepConfig(Config):
@@ -89,6 +91,11 @@ class CosineConfig(Config):
 
 def _warmup(epoch: float, warmup: float) -> float:
     return min(1.0, epoch / warmup) if warmup else 1.0
+
+
+def _has_fused(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether torch updates all of them in one kernel that reads and writes each number once."""
+    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
 
 
 Optimiser = Annotated[SGDConfig | AdamWConfig, Field(discriminator="name")]

@@ -8,7 +8,7 @@ from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.pretext import AnyPretext
 from ssl_skeleton.recipe import StageConfig
 from ssl_skeleton.skeleton.layout import layout_names
-from ssl_skeleton.training.loop import draw_views
+from ssl_skeleton.training.batches import draw_views
 
 BATCH = torch.tensor([0, 5, 11, 26])
 every_pretext = pytest.mark.parametrize("pretext", PRETEXTS)

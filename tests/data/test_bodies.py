@@ -132,12 +132,16 @@ def test_blocks_are_only_a_matter_of_memory(block, monkeypatch):
     np.testing.assert_array_equal(track_motion(*asked), whole)
 
 
-def test_equal_bodies_stay_in_the_order_in_which_they_are_stored():
+@pytest.mark.parametrize("block", [1, 4, 1 << 16])
+def test_equal_bodies_stay_in_the_order_in_which_they_are_stored(block, monkeypatch):
+    """However few rows are looked at together."""
+    monkeypatch.setattr("ssl_skeleton.data.store._BLOCK", block)
     x_tvc = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
     still = np.ones_like(x_tvc)
     bodies = [still, x_tvc, still, 2 * x_tvc, x_tvc]
     tracks = table_of(bodies)
-    found = by_motion(tracks, np.concatenate(bodies), np.ones((15, 1), bool))
+    x_rvc = np.concatenate(bodies)
+    found = by_motion(tracks, lambda rows: (x_rvc[rows], np.ones((15, 1), bool)[rows]))
     assert found.tolist() == tracks[[3, 1, 4, 0, 2]].tolist()
 
 

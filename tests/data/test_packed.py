@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import LAYOUT, recordings, seeds, stored, write_store
+from builders import LAYOUT, recordings, seeds, stored, without_joints, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,14 +65,6 @@ def check_clip(x_ctvm: np.ndarray, clip: Recording, positions: list[float]) -> N
             elif not near_half(position):
                 wanted = plain_frame(clip.tracks[m], position)
                 np.testing.assert_allclose(x_ctvm[:, t, :, m].T, wanted, atol=1e-4)
-
-
-def without_joints(clips: list[Recording], seed: int) -> list[Recording]:
-    """The clips with some joints of some frames missing."""
-    rng = np.random.default_rng(seed)
-    for track in (track for clip in clips for track in clip.tracks):
-        track.x_tvc[rng.random(track.x_tvc.shape[:2]) < 0.3] = 0
-    return clips
 
 
 @given(recordings(most_clips=3), st.integers(1, 3), st.integers(1, 12), windows, st.none() | seeds)
@@ -205,7 +197,7 @@ def test_another_layout_shows_the_joints_of_that_name():
     for name in ("left_wrist", "right_ankle", "head"):
         wanted = clips[0].tracks[0].x_tvc[:, LAYOUT.index(name)].T
         np.testing.assert_array_equal(x_ctv[:, :, target.index(name)], wanted)
-    assert torch.equal(itself.frames_rvc, torch.from_numpy(clips[0].tracks[0].x_tvc))
+    assert torch.equal(itself.frames.x_rvc, torch.from_numpy(clips[0].tracks[0].x_tvc))
 
 
 def test_repair_comes_before_everything():
@@ -216,6 +208,11 @@ def test_repair_comes_before_everything():
     own = torch.tensor([0])
     assert packed.gather(own, None).x[0, 0, :, 0, 0].tolist() == [1, 2, 3]
     assert plain.gather(own, None).x[0, 0, :, 0, 0].tolist() == [1, 0, 3]
+
+
+def seen_joints(packed: PackedClips) -> torch.Tensor:
+    """Which joints are seen in each row, (R, V)."""
+    return packed.frames.joints(torch.arange(len(packed.frames.seen_r)))[1]
 
 
 def image_store(tmp_path, clips: list[Recording]) -> Store:
@@ -232,9 +229,9 @@ def test_repair_knows_that_a_confidence_is_no_place(tmp_path):
     x_tvc[1, 5] = 0
     store = image_store(tmp_path, [Recording("a", 3, [Track(0, x_tvc)])])
     packed = PackedClips(store, bodies=1, mend=RepairConfig(fill_gaps=1))
-    assert packed.frames_rvc[:, 4, 0].tolist() == [1, 2, 3]
-    assert packed.frames_rvc[:, 4, 2].tolist() == [1, 0, 1]
-    assert packed.frames_rvc[1, 5].tolist() == [1, 1, 0]
+    assert packed.frames.x_rvc[:, 4, 0].tolist() == [1, 2, 3]
+    assert packed.frames.x_rvc[:, 4, 2].tolist() == [1, 0, 1]
+    assert packed.frames.x_rvc[1, 5].tolist() == [1, 1, 0]
 
 
 def relative(seed: int, frames: int = 5, holes: bool = False) -> list[Recording]:
@@ -275,20 +272,20 @@ def test_a_root_at_zero_is_missing_where_the_store_shows_it_elsewhere():
         alone = PackedClips(store, bodies=1)
         both = PackedClips([store, other], bodies=1)
     wanted = [False, False, False, True, *[False] * 6]
-    assert alone.seen_rv[:, root].tolist() == wanted
-    assert both.seen_rv[:, root].tolist() == [*wanted, *[True] * 7, False, True, True]
+    assert seen_joints(alone)[:, root].tolist() == wanted
+    assert seen_joints(both)[:, root].tolist() == [*wanted, *[True] * 7, False, True, True]
 
 
 def test_another_joint_or_a_root_in_an_image_at_zero_throughout_is_missing(tmp_path):
     clips, root = relative(0), LAYOUT.index(LAYOUT.root)
-    assert not PackedClips(image_store(tmp_path, clips), bodies=1).seen_rv[:, root].any()
+    assert not seen_joints(PackedClips(image_store(tmp_path, clips), bodies=1))[:, root].any()
     clips = relative(0)
     for clip in clips:
         clip.tracks[0].x_tvc[:, LAYOUT.index("head")] = 0
     with stored(clips) as store:
         packed = PackedClips(store, bodies=1)
-    assert not packed.seen_rv[:, LAYOUT.index("head")].any()
-    assert packed.seen_rv[0, root]
+    assert not seen_joints(packed)[:, LAYOUT.index("head")].any()
+    assert seen_joints(packed)[0, root]
 
 
 @pytest.mark.parametrize("mend", [None, RepairConfig(fill_gaps=2, smooth=5)])
@@ -300,8 +297,8 @@ def test_blocks_are_only_a_matter_of_memory(block, layout, mend, monkeypatch):
     matrix = remap_matrix(LAYOUT, target)
     clips = without_joints(relative(3, frames=9), 3)
     with stored(clips) as store:
-        found = PackedClips([store, store], bodies=1, layout=target, mend=mend).frames_rvc.numpy()
-        single = PackedClips(store, bodies=1, layout=target, mend=mend).frames_rvc.numpy()
+        found = PackedClips([store, store], bodies=1, layout=target, mend=mend).frames.x_rvc.numpy()
+        single = PackedClips(store, bodies=1, layout=target, mend=mend).frames.x_rvc.numpy()
         wanted = (
             np.array(store.frames_rvc) if mend is None else repair(store.frames_rvc, store.tracks, mend)[0]
         )
@@ -332,7 +329,7 @@ def test_loading_takes_little_more_memory_than_the_frames(tmp_path):
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most < 1.2 * packed.frames_rvc.nbytes
+    assert most < 1.2 * packed.frames.x_rvc.nbytes
 
 
 def test_stores_of_other_coordinates_do_not_mix(tmp_path):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny import random_clips
+from torch import nn
 
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.skeleton.layout import load_layout
@@ -57,3 +58,28 @@ def test_dropout_is_for_training_only():
     assert not torch.equal(encoder(clips.x, clips.lengths), encoder(clips.x, clips.lengths))
     encoder.eval()
     assert torch.equal(encoder(clips.x, clips.lengths), encoder(clips.x, clips.lengths))
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@torch.no_grad()
+def test_weights_of_torch_s_gru_go_in_and_come_out(bidirectional):
+    """Checkpoints name them as torch does."""
+    torch.manual_seed(0)
+    gru = nn.GRU(60, 8, 2, batch_first=True, bidirectional=bidirectional)
+    encoder = GRUConfig(hidden=8, bidirectional=bidirectional).build(LAYOUT, 3, 1).eval()
+    encoder.load_state_dict({f"gru.{name}": weight for name, weight in gru.state_dict().items()})
+    clips = random_clips(LAYOUT, [5])
+    frames_ti = torch.tensor(frame_vectors(clips.x[0]))
+    torch.testing.assert_close(encoder(clips.x, clips.lengths)[0], gru(frames_ti)[0])
+    gru.load_state_dict({name.removeprefix("gru."): weight for name, weight in encoder.state_dict().items()})
+    torch.testing.assert_close(encoder(clips.x, clips.lengths)[0], gru(frames_ti)[0])
+
+
+def test_a_clip_meets_the_same_dropout_in_any_batch():
+    encoder = GRUConfig(hidden=8, dropout=0.5).build(LAYOUT, 3, 1).train()
+    clips, found = random_clips(LAYOUT, [4, 9, 6]), []
+    for part in (slice(0, 1), slice(0, 2), slice(0, 3)):
+        torch.manual_seed(3)
+        found.append(encoder(clips.x[part], clips.lengths[part])[0])
+    torch.testing.assert_close(found[1], found[0].expand_as(found[1]))
+    torch.testing.assert_close(found[2], found[0].expand_as(found[2]))

@@ -1,6 +1,5 @@
 import io
 import pickle
-import warnings
 import zipfile
 
 import pytest
@@ -44,18 +43,23 @@ def test_code_is_not_run(tmp_path, capsys):
     assert "this ran" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["a", 7])
-def test_what_is_no_plain_tensor(name, tmp_path):
+def test_what_is_no_plain_tensor(tmp_path):
     path = tmp_path / "a.pt"
-    values = [torch.eye(3).to_sparse(), torch.ones(2, device="meta"), [1.0]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        values.append(torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8))
-        if name == 7:
-            values.append(torch.ones(2))
-        for value in values:
-            torch.save({name: value}, path)
-            assert f"'{name}' is no plain tensor" in refusal(path)
+    for tree in ({"a": [1.0]}, {"a": {"b": torch.ones(2)}}, {7: torch.ones(2)}, {"a": None}):
+        torch.save(tree, path)
+        assert f"'{next(iter(tree))}' is no plain tensor" in refusal(path)
+
+
+@pytest.mark.parametrize("tree", [[torch.ones(2)], torch.ones(2), None])
+def test_a_file_without_names(tree, tmp_path):
+    torch.save(tree, tmp_path / "a.pt")
+    assert "holds no tensors by name" in refusal(tmp_path / "a.pt")
+
+
+def test_many_names_of_one_value_claim_more_than_the_file_holds(tmp_path):
+    path, value = tmp_path / "a.pt", torch.ones(1000)
+    torch.save({f"{number}": value for number in range(1000)}, path)
+    assert "claims more than the file holds" in refusal(path)
 
 
 def rewritten(content: bytes, compression=zipfile.ZIP_STORED, **more: bytes) -> bytes:

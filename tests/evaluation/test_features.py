@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import ranked_jobs
 import torch
 from tiny import ENCODER, tiny_store
 
@@ -153,3 +154,15 @@ def test_calibration_leaves_an_encoder_without_norms_alone(packed):
     start = {name: tensor.clone() for name, tensor in known.encoder.state_dict().items()}
     calibrate_norms(packed, SPLIT, SamplingConfig(frames=6), known)
     assert all(torch.equal(tensor, start[name]) for name, tensor in known.encoder.state_dict().items())
+
+
+@every_rate
+@pytest.mark.parametrize("batch", [1, 2, 256])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_clips_and_change_no_bit(frames, batch, world, tmp_path, ranks_at_hand):
+    """Batches are those of one rank; some ranks have none in the last turn, or in any."""
+    store = tiny_store(tmp_path / "store")
+    alone = ranked_jobs.features(store, frames, batch)
+    for features in ranks_at_hand.together(world, ranked_jobs.features, store, frames, batch):
+        for name, expected in vars(alone).items():
+            np.testing.assert_array_equal(getattr(features, name), expected)

@@ -56,7 +56,7 @@ def lesson(packed: PackedClips, *, split: Split = SPLIT, seed: int = 0, frames: 
     return Lesson(packed, split, SamplingConfig(frames=frames), len(CLASSES), seed)
 
 
-def learn(told: Lesson, config: FinetuneConfig = FAST, *encoders, watch=None, progress=None):
+def learn(told: Lesson, config: FinetuneConfig = FAST, *encoders, report=lambda standing: None):
     """Scores and logs of encoders that begin anew in every repeat."""
 
     def start(repeat: int) -> list[Source]:
@@ -69,8 +69,7 @@ def learn(told: Lesson, config: FinetuneConfig = FAST, *encoders, watch=None, pr
         start,
         config,
         what="it",
-        watch=watch or (lambda *_: None),
-        progress=progress or (lambda batches, total, what: batches),
+        report=report,
     )
 
 
@@ -138,9 +137,9 @@ def test_every_repeat_draws_other_labels(packed):
 
 
 def test_clips_without_a_given_label_are_not_learned_from(packed, monkeypatch):
-    calls, told, config = spy(monkeypatch, "make_view"), lesson(packed), changed(labels=0.4)
+    calls, told, config = spy(monkeypatch, "make_views"), lesson(packed), changed(labels=0.4)
     learn(told, config)
-    seen = Counter(clip for _, index, _, _, source in calls if source is not None for clip in index.tolist())
+    seen = Counter(clip for _, index, _, _, draws in calls if draws is not None for clip in index.tolist())
     assert seen == dict.fromkeys(SPLIT.train[told.draw(config, 0)].tolist(), 3)  # once an epoch
     assert Counter(packed.labels[list(seen)].tolist()) == {0: 2, 1: 2, 2: 2}
 
@@ -154,15 +153,16 @@ def test_one_seed_gives_one_result(packed):
 
 def test_what_else_draws_random_numbers_changes_nothing(packed):
     config = changed(mixup=0.5, batch=6)
-    noted = learn(lesson(packed), config, GCN, watch=lambda *_: torch.rand(7))
+    noted = learn(lesson(packed), config, GCN, report=lambda standing: torch.rand(7))
     assert noted == learn(lesson(packed), config, GCN)
 
 
 def test_every_repeat_has_its_own_batches_and_augmentations(packed, monkeypatch):
-    views, orders = spy(monkeypatch, "make_view"), spy(monkeypatch, "epoch_order")
+    views, orders = spy(monkeypatch, "Draws"), spy(monkeypatch, "epoch_order")
     learn(lesson(packed), changed(repeats=2, epochs=2, batch=9))
-    for calls, draws in ((views, 2 * 2 * 2), (orders, 2 * 2)):
-        seeds = [source.initial_seed() for *_, source in calls if source is not None]
+    views_of, order_of = ([source for source, _ in views], [source for _, source in orders])
+    for sources, draws in ((views_of, 2 * 2 * 2), (order_of, 2 * 2)):
+        seeds = [source.initial_seed() for source in sources]
         assert len(seeds) == len(set(seeds)) == draws
 
 
@@ -203,14 +203,14 @@ def test_labels_that_are_not_of_the_training_part_change_no_answer(part, packed,
 
 def test_the_test_part_teaches_nothing_and_is_answered(store, packed, monkeypatch):
     _, logs = learn(lesson(packed))
-    frames_rvc, told = packed.frames_rvc.clone(), []
+    frames_rvc, told = packed.frames.x_rvc.clone(), []
     for clip, first, _, frames in store.tracks:
         if clip in SPLIT.test:
             frames_rvc[first : first + frames] = torch.nan
-    monkeypatch.setattr(packed, "frames_rvc", frames_rvc)
+    monkeypatch.setattr(packed.frames, "x_rvc", frames_rvc)
     with pytest.raises(UserError, match=r"answers are not finite; lower evaluation\.finetune\.optimiser\.lr"):
-        learn(lesson(packed), watch=lambda *values: told.append(values[-1]["loss"]))
-    assert told == [values["loss"] for values in logs[0]]
+        learn(lesson(packed), report=told.append)
+    assert [one.values["loss"] for one in told if one.step == one.steps] == [log["loss"] for log in logs[0]]
 
 
 def test_the_validation_part_is_logged_and_no_more(packed):
@@ -227,14 +227,12 @@ def test_the_validation_part_is_logged_and_no_more(packed):
 
 
 def test_all_encoders_see_one_crop_and_test_clips_are_whole(packed, monkeypatch):
-    calls, config = spy(monkeypatch, "make_view"), changed(epochs=2, batch=9)
+    calls, drawn = spy(monkeypatch, "make_views"), spy(monkeypatch, "Draws")
+    config = changed(epochs=2, batch=9)
     learn(lesson(packed), config, ENCODER, ENCODER)
-    assert len(calls) == 2 * (2 * 2 + 1)
-    seeds = [source and source.initial_seed() for *_, source in calls]
-    assert seeds[::2] == seeds[1::2]
-    assert seeds[-2:] == [None, None]
-    assert len(set(seeds[:-2])) == 4
-    assert all(view.augment == config.augment for _, _, _, view, _ in calls)
+    assert [draws is not None for *_, draws in calls] == [True] * 4 + [False]
+    assert len({source.initial_seed() for source, _ in drawn}) == len(drawn) == 4
+    assert all([view.augment for view in views] == [config.augment] * 2 for _, _, _, views, _ in calls)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -276,7 +274,7 @@ def test_the_rate_follows_schedule_and_depth(packed, monkeypatch):
     decay = changed(
         epochs=2, batch=9, layer_decay=0.5, schedule={"name": "cosine"}, optimiser={"name": "sgd", "lr": 0.1}
     )
-    learn(lesson(packed), decay, watch=lambda *values: rates.append(values[-1]["lr"]))
+    learn(lesson(packed), decay, report=lambda told: told.step == 2 and rates.append(told.values["lr"]))
     expected = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
     assert [rate for _, rate, _ in optimisers] == pytest.approx(expected)
     assert rates == pytest.approx(expected[1::2])
@@ -286,18 +284,19 @@ def test_the_rate_follows_schedule_and_depth(packed, monkeypatch):
     )
 
 
-def test_every_epoch_is_told(packed):
-    told, bars = [], []
-
-    def progress(batches, total, what):
-        bars.append((what, total))
-        return batches
-
-    learn(lesson(packed), changed(repeats=2), watch=lambda *values: told.append(values), progress=progress)
+def test_every_step_is_told(packed):
+    told = []
+    _, logs = learn(lesson(packed), changed(repeats=2), report=told.append)
     names = ["it, repeat 1 of 2,", "it, repeat 2 of 2,"]
-    assert [values[:3] for values in told] == [(name, epoch, 3) for name in names for epoch in (1, 2, 3)]
-    assert bars == [(f"{name} {epoch}/3", 5) for name in names for epoch in (1, 2, 3)]
-    assert {"loss", "accuracy", "lr", "clips_per_second"} == told[0][3].keys()
+    assert [(one.stage, one.epoch, one.epochs, one.step, one.steps) for one in told] == [
+        (name, epoch, 3, step, 5) for name in names for epoch in (1, 2, 3) for step in range(1, 6)
+    ]
+    for log, one in zip([*logs[0], *logs[1]], told[4::5], strict=True):
+        assert one.values.items() >= log.items()
+        assert one.values.keys() - log.keys() == {"lr", "clips_per_second"}
+    left = [one.seconds_left for one in told]
+    assert (left[14], left[29]) == (0, 0)
+    assert min(left[:14]) > 0 < min(one.clips_per_second for one in told)
 
 
 def test_a_loss_that_is_not_finite_ends_it(packed):

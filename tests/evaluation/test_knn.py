@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import knn
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.knn import KnnConfig, knn_scores, nearest_neighbours
+from ssl_skeleton.evaluation.knn import KnnConfig, knn_scores, leave_one_out, nearest_neighbours
 
 CLASSES = 4
 
@@ -104,3 +104,18 @@ def test_labels_of_the_test_part_change_no_answer(monkeypatch):
     features = noise(0)
     poisoned = Features(features.train, features.train_labels, features.test, features.test_labels[::-1])
     assert answers(features, 5, monkeypatch) == answers(poisoned, 5, monkeypatch)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 4), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_leaving_one_out_is_asking_for_each_clip_among_the_others(seed, k, doubled):
+    found = noise(seed, train=12)
+    rows, labels = found.train, found.train_labels * 3  # labels need not follow one another
+    if doubled:  # each clip six times: more of them than k + 1
+        rows, labels = np.tile(rows[:2], (6, 1)), np.tile(labels[:2], 6)
+    right = []
+    for clip in range(len(rows)):
+        others = np.arange(len(rows)) != clip
+        one = Features(rows[others], labels[others], rows[clip : clip + 1], labels[clip : clip + 1])
+        right.append(vote_by_loops(one, k) == [labels[clip]])
+    assert leave_one_out(rows, labels, k) == pytest.approx(np.mean(right))

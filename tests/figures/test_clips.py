@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from ssl_skeleton.data.recording import IMAGE, Recording, Track
 from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.figures.clips import LEFT, MIDDLE, RIGHT, choose_clips, draw_sheets, draw_strips
+from ssl_skeleton.figures.clips import choose_clips, draw_sheets, draw_strips
+from ssl_skeleton.figures.page import LEFT, MIDDLE, RIGHT
 
 
 def person() -> np.ndarray:

@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import pretext_task, sgd_step, tiny_store
 from torch.nn import functional
 
+from ssl_skeleton import ranks
 from ssl_skeleton.encoders.pooling import represent
 from ssl_skeleton.pretext.base import INPUT
 from ssl_skeleton.pretext.contrastive_motion import KEY
 from ssl_skeleton.pretext.losses import info_nce
-from ssl_skeleton.training.loop import draw_views
+from ssl_skeleton.training.batches import draw_views
 
 BATCH = torch.tensor([1, 2, 3, 9])
 
@@ -38,8 +41,6 @@ def test_the_loss_is_info_nce_of_query_key_and_queue(store):
     torch.testing.assert_close(parts["loss"], loss)
     assert torch.equal(parts["contrast"], parts["loss"])
     assert torch.equal(parts["contrast_accuracy"], accuracy)
-    pretext.after_step()
-    torch.testing.assert_close(pretext.queue.keys_kd[:4], key)
 
 
 def test_the_keys_get_no_gradient(store):
@@ -72,6 +73,32 @@ def test_after_a_step_the_key_encoder_moves_by_the_formula(store):
         slow, task.pretext.key_encoder.parameters(), task.pretext.encoder.parameters(), strict=True
     ):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * fast)
+
+
+def test_the_keys_are_queued_in_the_order_of_the_batch(store, monkeypatch):
+    """As they come from parts of it, of which each has every other clip."""
+    task = pretext_task("contrast", store)
+    views, keys = draw_views(task, BATCH, 0, 0), functional.normalize(torch.randn(4, 4), dim=1)
+    assert keys.shape[1] == task.pretext.queue.keys_kd.shape[1]
+    monkeypatch.setattr(task.pretext, "_keys", lambda clips: keys[clips.index])
+    for places in (range(0, 4, 2), range(1, 4, 2)):
+        part = {
+            name: replace(clips, x=clips.x[places], lengths=clips.lengths[places], index=torch.tensor(places))
+            for name, clips in views.items()
+        }
+        with ranks.holding(places):
+            task.pretext(part)
+    task.pretext.after_step()
+    assert torch.equal(task.pretext.queue.keys_kd[:4], keys)
+    assert task.pretext.queue.oldest == 4
+
+
+def test_a_look_in_eval_mode_queues_nothing(store):
+    task = pretext_task("contrast", store)
+    queue, views = task.pretext.queue.keys_kd.clone(), draw_views(task, BATCH, 0, 0)
+    task.pretext.eval()(views)
+    task.pretext.after_step()
+    assert torch.equal(task.pretext.queue.keys_kd, queue)
 
 
 def test_a_look_at_the_loss_does_not_queue(store):

@@ -7,7 +7,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.pretext.base import INPUT
 from ssl_skeleton.pretext.information_fuser import TEACHER
 from ssl_skeleton.recipe import StageConfig
-from ssl_skeleton.training.loop import draw_views
+from ssl_skeleton.training.batches import draw_views
 
 BATCH = torch.tensor([1, 2, 3, 9])
 

@@ -4,7 +4,7 @@ from tiny import PRETEXTS, pretext_task, tiny_store
 
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.recipe import StageConfig
-from ssl_skeleton.training.loop import draw_views
+from ssl_skeleton.training.batches import draw_views
 
 BATCH = torch.tensor([1, 2, 3, 9])
 PARTS = PRETEXTS["joint"]["parts"]

@@ -20,12 +20,14 @@ def units(*shape, seed=0):
 
 
 def reconstruction_by_loops(estimate, target, lengths) -> float:
-    error = 0.0
+    total = 0.0
     for clip, length in enumerate(lengths):
+        error = 0.0
         for frame in range(length):
             for one, other in zip(estimate[clip][frame], target[clip][frame], strict=True):
                 error += (one - other) ** 2
-    return error / sum(lengths)
+        total += error / length
+    return total / len(lengths)
 
 
 def dot(one, other) -> float:
@@ -100,3 +102,25 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda x: info_nce(x, key, queue, 0.1)[0], query)
     student = normal(2, 3, seed=6).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: distillation(x, normal(2, 3, seed=7)), student)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_goes_no_further_than_the_features(autocast):
+    """What autocast makes of the features is in bfloat16; what the losses make of them is not."""
+    lengths, target = torch.tensor([2, 4]), normal(2, 4, 3, seed=2).float()
+    estimate, student, teacher = (normal(2, 4, 3, seed=seed).bfloat16() for seed in (1, 3, 4))
+    query, key, queue = (units(6, 4, seed=seed).float() for seed in (5, 6, 7))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = [
+            reconstruction(estimate, target, lengths),
+            distillation(student[:, 0], teacher[:, 0]),
+            info_nce(query, key, queue, 0.1)[0],
+        ]
+    expected = [
+        reconstruction(estimate.double(), target.double(), lengths),
+        distillation(student[:, 0].double(), teacher[:, 0].double()),
+        info_nce(query.double(), key.double(), queue.double(), 0.1)[0],
+    ]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert one.item() == pytest.approx(other.item(), rel=1e-6)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import signal
@@ -9,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import PRETEXTS, recipe_tree, same, tiny_recipe, tiny_store
+from tiny import PRETEXTS, pretext_task, recipe_tree, same, tiny_recipe, tiny_store
 
-from ssl_skeleton.errors import UserError
+from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.pretext.base import Pretext
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
-from ssl_skeleton.training.checkpoint import load_checkpoint
-from ssl_skeleton.training.loop import Stopped
+from ssl_skeleton.training.checkpoint import Checkpoints, load_checkpoint
+from ssl_skeleton.training.config import TrainingConfig
+from ssl_skeleton.training.loop import Standing, train
+from ssl_skeleton.training.schedule import AdamWConfig, SGDConfig
 
 EPOCHS, STEPS = 4, 5  # 18 clips in batches of 4
 every_pretext = pytest.mark.parametrize("pretext", PRETEXTS)
@@ -50,7 +53,7 @@ def log(run: Run) -> list[dict]:
     lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     for line in lines:
         assert line.pop("seconds") > 0
-        assert line.pop("clips_per_second") > 0
+        assert line.pop("clips_per_second") >= 0  # 0 where none was left of an epoch
     return lines
 
 
@@ -69,12 +72,21 @@ def equal(one: Run, other: Run) -> bool:
     return log(one) == log(other) and same(state(one), state(other))
 
 
-def kill_after(last_epoch: int):
-    def watch(stage, epoch, values):
-        if stage.name == "main" and epoch == last_epoch:
-            raise Killed
+def at_end(epoch: int, then):
+    """A report that does something at the end of that epoch of the last stage."""
 
-    return watch
+    def report(standing: Standing) -> None:
+        if (standing.stage, standing.epoch, standing.step) == ("main", epoch, standing.steps):
+            then()
+
+    return report
+
+
+def kill_after(epoch: int):
+    def kill():
+        raise Killed
+
+    return at_end(epoch, kill)
 
 
 @contextmanager
@@ -136,13 +148,77 @@ def test_going_on_after_a_signal(pretext, step, number, whole, tmp_path):
 def test_a_signal_between_epochs_is_heard(last_epoch, whole, tmp_path):
     run = Run.start(whole("contrast").recipe, tmp_path / "run")
 
-    def watch(stage, epoch, values):
-        if epoch == last_epoch:
-            signal.raise_signal(signal.SIGTERM)
+    def signal_then():
+        signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        run.pretrain(watch)
+        run.pretrain(at_end(last_epoch, signal_then))
     assert equal(whole("contrast"), resumed(run))
+
+
+def trained(folder: Path, store: Path, pretext: str, config: TrainingConfig, stop_after: int = 0) -> dict:
+    """The state, and the log without time, of a pretext trained alone; stopped after every so many steps."""
+    forward, steps = Pretext.forward, []
+
+    def counted(self, views):
+        steps.append(1)
+        if stop_after and len(steps) % (stop_after * config.accumulate) == 0:
+            signal.raise_signal(signal.SIGTERM)
+        return forward(self, views)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pretext, "forward", counted)
+        while True:
+            try:
+                train(pretext_task(pretext, store), config, folder)
+                break
+            except Stopped:
+                continue
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    kept = vars(load_checkpoint(folder / "checkpoints" / "main.pt", "main"))
+    return {"state": kept, "loss": [line["loss"] for line in lines], "lr": [line["lr"] for line in lines]}
+
+
+@pytest.mark.parametrize(
+    ("pretext", "changes"),
+    [
+        *((pretext, {}) for pretext in PRETEXTS),
+        ("contrast", {"accumulate": 3, "optimiser": SGDConfig(lr=0.01, nesterov=True)}),
+        ("reconstruct", {"precision": "bf16", "optimiser": AdamWConfig()}),
+        ("fuse_joint", {"precision": "bf16", "accumulate": 3}),
+        ("contrast", {"precision": "fp16"}),
+        ("fuse_joint", {"precision": "fp16", "accumulate": 3, "optimiser": AdamWConfig()}),
+    ],
+)
+def test_stopping_after_every_step_changes_nothing(pretext, changes, store, tmp_path):
+    config = TrainingConfig(epochs=2, batch=6, optimiser=SGDConfig(lr=0.01), clip_gradient=1.0)
+    config = config.model_copy(update=changes)
+    for folder in ("whole", "stopped"):
+        (tmp_path / folder).mkdir()
+    expected = trained(tmp_path / "whole", store, pretext, config)
+    found = trained(tmp_path / "stopped", store, pretext, config, stop_after=1)
+    assert found.keys() == expected.keys()
+    assert same(found, expected)
+    assert (expected["state"]["scaler"] != {}) is (config.precision == "fp16")
+
+
+def test_a_checkpoint_within_an_epoch_is_gone_on_from(store, tmp_path):
+    class Lost(Exception):
+        pass
+
+    def lose(standing: Standing) -> None:
+        if (standing.epoch, standing.step) == (2, 4):
+            raise Lost
+
+    config = TrainingConfig(epochs=2, batch=5, checkpoint_steps=3, optimiser=SGDConfig(lr=0.01))
+    for folder in ("whole", "lost"):
+        (tmp_path / folder).mkdir()
+    expected = trained(tmp_path / "whole", store, "contrast", config)
+    with pytest.raises(Lost):
+        train(pretext_task("contrast", store), config, tmp_path / "lost", report=lose)
+    kept = load_checkpoint(tmp_path / "lost" / "checkpoints" / "main.pt", "main")
+    assert (kept.epoch, kept.step) == (1, 3)  # 27 clips: six steps an epoch, and this is the ninth
+    assert same(trained(tmp_path / "lost", store, "contrast", config), expected)
 
 
 def test_log_lines_beyond_the_checkpoint_are_taken_back(store, whole, tmp_path):
@@ -177,24 +253,41 @@ def test_the_board_shows_every_epoch_once_after_going_on(whole, tmp_path):
         assert [event.value for event in events] == pytest.approx([line[name] for line in lines], rel=1e-6)
 
 
-def test_progress_wraps_the_batches_of_every_epoch(store, whole, tmp_path):
-    seen = []
-
-    def progress(batches, total, what):
-        seen.append((what, total, 0))
-        for count, batch in enumerate(batches, 1):
-            seen[-1] = (what, total, count)
-            yield batch
-
+def test_every_step_is_reported(store, whole, tmp_path):
+    seen: list[Standing] = []
     run = Run.start(whole("contrast").recipe, tmp_path / "run")
     with signal_at(STEPS + 3, signal.SIGTERM), pytest.raises(Stopped):
-        run.pretrain(progress=progress)
-    assert seen == [("main 1/4", STEPS, STEPS), ("main 2/4", STEPS, 4)]  # stopped before the fourth
-    seen.clear()
-    again = Run.start(run.recipe, run.folder, resume=True)
-    again.pretrain(progress=progress)
-    assert seen == [("main 2/4", 2, 2), ("main 3/4", STEPS, STEPS), ("main 4/4", STEPS, STEPS)]
-    assert equal(whole("contrast"), again)
+        run.pretrain(seen.append)
+    assert [(at.epoch, at.step) for at in seen] == [
+        *((1, step) for step in range(1, 6)),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+    ]
+    Run.start(run.recipe, run.folder, resume=True).pretrain(seen.append)
+    assert [(at.epoch, at.step) for at in seen[8:10]] == [(2, 4), (2, 5)]
+    assert all((at.stage, at.epochs, at.steps) == ("main", EPOCHS, STEPS) for at in seen)
+    assert all(at.clips_per_second > 0 and at.seconds_left >= 0 for at in seen)
+    assert seen[-1].seconds_left == 0
+    assert equal(whole("contrast"), run)
+    ends = [at.values for at in seen if at.step == at.steps]
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [{"stage": "main", "epoch": epoch, **values} for epoch, values in enumerate(ends, 1)] == lines
+
+
+def test_values_within_an_epoch_are_means_so_far(store, tmp_path, monkeypatch):
+    losses, seen, forward = [], [], Pretext.forward
+
+    def noted(self, views):
+        parts = forward(self, views)
+        losses.append(parts["loss"].item())
+        return parts
+
+    monkeypatch.setattr(Pretext, "forward", noted)
+    Run.start(tiny_recipe(store, epochs=1), tmp_path / "run").pretrain(seen.append)
+    for step in range(1, STEPS):
+        assert seen[step - 1].values["loss"] == pytest.approx(sum(losses[:step]) / step)
+    assert seen[-1].values["loss"] == pytest.approx((4 * sum(losses[:4]) + 2 * losses[4]) / 18)
 
 
 def test_a_finished_run_is_left_alone(whole):
@@ -234,25 +327,36 @@ def test_every_training_clip_is_seen_once_an_epoch_in_new_order(store, tmp_path,
     assert seen[:18] != seen[18:]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(store, tmp_path, monkeypatch):
-    forward, steps = Pretext.forward, []
+@contextmanager
+def poisoned_at(step: int) -> Iterator[list[int]]:
+    """Make the loss of that step (counted from 1) not a number; gives the clips of the step."""
+    forward, steps, index = Pretext.forward, [], []
 
     def poisoned(self, views):
         steps.append(1)
         parts = forward(self, views)
-        return parts | {"loss": parts["loss"] * math.nan} if len(steps) == STEPS + 3 else parts
+        if len(steps) < step:
+            return parts
+        index.extend(views["input"].index.tolist())
+        return parts | {"loss": parts["loss"] * math.nan}
 
-    monkeypatch.setattr(Pretext, "forward", poisoned)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pretext, "forward", poisoned)
+        yield index
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(store, tmp_path):
     run = Run.start(tiny_recipe(store), tmp_path / "run")
-    with pytest.raises(UserError) as error:
+    with poisoned_at(STEPS + 3) as index, pytest.raises(UserError) as error:
         run.pretrain()
-    message = str(error.value)
-    assert message.startswith("stage main, epoch 2, step 2: a loss is not finite (loss nan, contrast ")
-    assert "\n" not in message
+    message, kept = str(error.value), run.folder / "checkpoints" / "main.not-finite.pt"
+    assert message.startswith("stage main, epoch 2, step 3: a loss is not finite (loss nan, contrast ")
+    names = ", ".join(run.store.names[clip] for clip in index)
+    assert message.endswith(f"the batch has {names}; the state is in {kept}")
     assert state(run)["epoch"] == 1
-    poisoned_state = load_checkpoint(run.folder / "checkpoints" / "main.not-finite.pt", "main")
-    assert (poisoned_state.epoch, poisoned_state.step) == (1, 2)
-    assert str(run.folder / "checkpoints" / "main.not-finite.pt") in message
+    poisoned = torch.load(kept, weights_only=True)
+    assert (poisoned["epoch"], poisoned["step"], poisoned["index"].tolist()) == (1, 2, index)
+    assert all(tensor.isfinite().all() for tensor in poisoned["pretext"].values())
 
 
 def test_gradients_are_clipped(store, tmp_path):
@@ -281,3 +385,77 @@ def test_the_rate_follows_the_schedule(whole):
         0.01 * 0.5 * (1 + math.cos(math.pi * (epoch + 16 / 18) / 3)) for epoch in range(3)
     ]
     assert [line["lr"] for line in log(whole("contrast"))] == pytest.approx(expected)
+
+
+def with_observers(patch: pytest.MonkeyPatch, *observers) -> None:
+    """Let runs be looked at by these alone."""
+    patch.setattr("ssl_skeleton.run.observers", lambda *words: list(observers))
+
+
+@every_pretext
+def test_observers_add_to_the_log_and_change_nothing_else(pretext, whole, tmp_path, monkeypatch):
+    def meddle(epoch, pretext, board):
+        torch.manual_seed(0)
+        pretext.eval()
+        board.add_scalar("mine", epoch, epoch)
+        return {"seen": 10.0 * epoch}
+
+    with_observers(monkeypatch, meddle, lambda epoch, pretext, board: {"twice": 2.0 * epoch})
+    run = Run.start(whole(pretext).recipe, tmp_path / "run")
+    run.pretrain()
+    lines = log(run)
+    own = [(line["epoch"], line.pop("seen"), line.pop("twice")) for line in lines]
+    assert own == [(epoch, 10.0 * epoch, 2.0 * epoch) for epoch, *_ in own]
+    plain = [
+        {name: line[name] for name in found} for line, found in zip(log(whole(pretext)), lines, strict=True)
+    ]
+    assert lines == plain
+    assert same(state(run), state(whole(pretext)))
+
+
+def test_a_signal_while_observing_is_heard_after_the_epoch_is_logged(whole, tmp_path, monkeypatch):
+    def slow(epoch, pretext, board):
+        if epoch == 2:
+            signal.raise_signal(signal.SIGUSR1)
+        return {}
+
+    run = Run.start(whole("contrast").recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        with_observers(patch, slow)
+        with pytest.raises(Stopped, match="stage main, epoch 3, step 0") as stopped:
+            run.pretrain()
+    assert stopped.value.signal == signal.SIGUSR1
+    assert len(log(run)) == 2
+    assert same(state(whole("contrast")), state(resumed(run)))
+
+
+def test_a_second_ctrl_c_leaves_at_once(whole, tmp_path):
+    run, forward = Run.start(whole("contrast").recipe, tmp_path / "run"), Pretext.forward
+
+    def impatient(self, views):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return forward(self, views)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pretext, "forward", impatient)
+        with pytest.raises(KeyboardInterrupt):
+            run.pretrain()
+    assert not (run.folder / "checkpoints").exists()
+    assert equal(whole("contrast"), resumed(run))
+
+
+def test_a_signal_while_saving_lets_it_be_saved(whole, tmp_path, monkeypatch):
+    save, times = Checkpoints.save, itertools.count(1)
+
+    def interrupted(self, *given):
+        if next(times) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        save(self, *given)
+
+    run = Run.start(whole("contrast").recipe, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", interrupted)
+        with pytest.raises(Stopped, match="stage main, epoch 3, step 1"):
+            run.pretrain()
+    assert equal(whole("contrast"), resumed(run))

@@ -14,17 +14,17 @@ from ssl_skeleton.data.store import (
     COLUMNS,
     FILES,
     StoreMeta,
-    load_array,
     meta_sum,
     open_store,
     read_meta,
     sha256,
 )
+from ssl_skeleton.data.untrusted import load_array, read_tree, table_size
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.files import read_json
 
 _ROWS_AT_ONCE = 1 << 12
 _LISTED = 20  # faults of one kind
+_MANY = 1 << 32  # clips, where nothing says how many
 _NUMBER = re.compile(r"-?[0-9]{1,18}")  # 18 digits always fit 64 bits
 
 Columns = Mapping[str, NDArray[np.int64]]
@@ -40,7 +40,7 @@ def check_store(path: Path) -> list[str]:
         raise UserError(f"{path}: not a prepared store; make one with: python -m ssl_skeleton.prepare")
     faults = [*_file_faults(path), *_sum_faults(path)]
     meta = _attempt(lambda: read_meta(path), faults)
-    table = _read_table(path / "clips.csv", faults)
+    table = _read_table(path / "clips.csv", meta.clips if meta else _MANY, faults)
     frames, tracks = (_read_array(path / name, faults) for name in ("frames.npy", "tracks.npy"))
     if meta:
         faults += [f"{path / 'meta.json'}: {fault}" for fault in _meta_faults(meta, table, frames, tracks)]
@@ -81,7 +81,7 @@ def _file_faults(path: Path) -> Iterator[str]:
 def _sum_faults(path: Path) -> Iterator[str]:
     """Files that are not what they were when the sums were taken; meta.json may have other faults."""
     try:
-        tree = read_json(path / "meta.json")
+        tree = read_tree(path / "meta.json")
     except UserError:
         return
     sums = tree.get("sha256") if isinstance(tree, dict) else None
@@ -116,9 +116,9 @@ class _Table:
         return f"line {self.lines[clip]}, clip {self.names[clip]!r}"
 
 
-def _read_table(path: Path, faults: list[str]) -> _Table | None:
+def _read_table(path: Path, clips: int, faults: list[str]) -> _Table | None:
     """The table of clips; None when a line cannot be read, for then clips cannot be counted off."""
-    if not path.is_file():
+    if not path.is_file() or _attempt(lambda: table_size(path, clips), faults) is None:
         return None
     found = len(faults)
     names, lines, numbers = [], [], []

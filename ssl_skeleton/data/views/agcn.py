@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ssl_skeleton.data.clips import Clips
-from ssl_skeleton.data.views.normalise import arrow_between, mean_at, with_space
+from ssl_skeleton.data.views.axes import moved, turned, with_space
+from ssl_skeleton.data.views.normalise import arrow_between, mean_at
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout, Spot, names_of
 
@@ -18,7 +19,7 @@ def check_agcn(layout: Layout) -> None:
     _spots(layout)
 
 
-def agcn(clips: Clips, layout: Layout) -> Clips:
+def agcn(clips: Clips, layout: Layout, turn_ncd: Tensor | None = None) -> Clips:
     """Clips (N, C, T, V, M) as the data preparation that was published with 2s-AGCN leaves them.
 
     After the code of Shi et al. (arXiv 1805.07694), whose arrays others of that time train on too, such as
@@ -29,21 +30,24 @@ def agcn(clips: Clips, layout: Layout) -> Clips:
 
     A place is there when all of its joints are seen. A frame without the middle of the first body's spine is
     not moved; where an end of an arrow is missing, or both are one point, the clip is not turned. What is not
-    seen stays zero. The first three coordinates are x, y and z; others stay as they are.
+    seen stays zero. The first three coordinates are x, y and z; others stay as they are. `turn_ncd` (N, 3, 3)
+    is a matrix by which every point is multiplied after that.
 
     `PackedClips.loop` in the order `moving` does what comes before: it chooses the bodies and fills T. Raises
     UserError as `check_agcn` does.
     """
     base, middle, left, right = _spots(layout)
-    x_nctvm, seen = clips.x[:, :3], clips.seen
-    middle_nct, known_n1t = mean_at(x_nctvm[..., 0], seen[..., 0], layout.indices(middle), dim=3, whole=True)
-    middle_nct = torch.where(known_n1t, middle_nct, 0.0)
-    arrow = partial(arrow_between, *_first_pose(x_nctvm[..., 0], seen[..., 0]), layout)
+    x_nctvm, seen = clips.x[:, :3], None if clips.full else clips.seen
+    first_nctv, seen_nctv = x_nctvm[..., 0], None if seen is None else seen[..., 0]
+    middle_nct, known_n1t = mean_at(first_nctv, seen_nctv, layout.indices(middle), dim=3, whole=True)
+    if known_n1t is not None:
+        middle_nct = torch.where(known_n1t, middle_nct, 0.0)
+    arrow = partial(arrow_between, *_first_pose(first_nctv, seen_nctv), layout)
     upright_ncd = shortest_turn(arrow(base, middle), onto=2, half_about=0)
     across_nc = (upright_ncd @ arrow(left, right)[:, :, None])[:, :, 0]
-    turn_ncd = shortest_turn(across_nc, onto=0, half_about=2) @ upright_ncd
-    x_nctvm = torch.where(seen, x_nctvm - middle_nct[..., None, None], 0.0)
-    x_nctvm = (turn_ncd @ x_nctvm.flatten(2)).view_as(x_nctvm)
+    matrix_ncd = shortest_turn(across_nc, onto=0, half_about=2) @ upright_ncd
+    x_nctvm = clips.clear_(moved(x_nctvm, middle_nct[..., None, None]))
+    x_nctvm = turned(x_nctvm, matrix_ncd if turn_ncd is None else turn_ncd @ matrix_ncd)
     return clips.with_x(with_space(clips.x, x_nctvm))
 
 
@@ -87,8 +91,10 @@ def _spots(layout: Layout) -> tuple[Spot, Spot, Spot, Spot]:
     return facing.lower_spine, middle, facing.left_shoulder, facing.right_shoulder
 
 
-def _first_pose(x_nctv: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def _first_pose(x_nctv: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A body (N, C, V) in the first frame in which it is seen, and which of its joints are (N, 1, V or 1)."""
+    if seen is None:
+        return x_nctv[:, :, 0], None
     each_n = torch.arange(len(x_nctv), device=x_nctv.device)
     frame_n = seen[:, 0].any(dim=2).to(torch.uint8).argmax(dim=1)
     return x_nctv[each_n, :, frame_n], seen[each_n, :, frame_n]

@@ -1,16 +1,18 @@
-"""Augmentations: batched tensor functions whose parameters, one set a clip, come from one generator."""
+"""Augmentations: batched tensor functions whose parameters, one set a clip, come from one `Draws`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips, frame_mask
-from ssl_skeleton.data.views.normalise import with_space
+from ssl_skeleton.data.views.axes import channels_last, pick, with_space
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout
 
@@ -42,11 +44,11 @@ class AugmentConfig(Config):
     mask_frames: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-def draw_window(clips: int, config: AugmentConfig, generator: Generator) -> Tensor | None:
-    """Where each clip's crop begins and how long it is, as shares (N, 2) for `PackedClips.gather`."""
+def draw_window(config: AugmentConfig, draws: Draws) -> Tensor | None:
+    """Where the crop of each clip of the global batch begins and how long it is, as shares (N, 2)."""
     if config.crop == 1.0:
         return None
-    start, share = torch.rand(2, clips, generator=generator)
+    start, share = draws.uniform_of_all(), draws.uniform_of_all()
     return torch.stack([start, config.crop + (1 - config.crop) * share], dim=1)
 
 
@@ -59,57 +61,75 @@ def check_augment(layout: Layout, config: AugmentConfig) -> None:
         )
 
 
-def augment(clips: Clips, layout: Layout, config: AugmentConfig, generator: Generator) -> Clips:
-    """Change positions (N, C, T, V, M): rotate, shear, scale, flip, reverse, add noise, in this order.
+def draw_turn(config: AugmentConfig, draws: Draws) -> Tensor | None:
+    """Rotation after shear after scale, a matrix (N, 3, 3) for every clip."""
+    if not (any(config.rotate) or config.shear or config.scale):
+        return None
+    limit = torch.tensor(config.rotate) * (math.pi / 180)
+    rotation = rotation_matrix(_both_ways(draws.uniform(3)) * limit)
+    off_diagonal = _both_ways(draws.uniform(3, 3)) * config.shear * (1 - torch.eye(3))
+    factor = 1 + _both_ways(draws.uniform(1, 1)) * config.scale
+    return rotation @ (torch.eye(3) + off_diagonal) * factor
+
+
+def augment(clips: Clips, layout: Layout, config: AugmentConfig, draws: Draws) -> Clips:
+    """Change positions (N, C, T, V, M): flip, reverse, add noise, in this order, after `draw_turn`'s turn.
 
     The first three coordinates are x, y and z. Others, such as a confidence, only follow their joint: to its
     partner when flipped, to its frame when reversed.
     """
     x_nctvm, seen = clips.x, clips.seen
-    if any(config.rotate) or config.shear or config.scale:
-        matrix_ncd = _linear_map(len(clips), config, generator).to(x_nctvm.device)
-        x_nctvm = with_space(x_nctvm, torch.einsum("ncd,ndtvm->nctvm", matrix_ncd, x_nctvm[:, :3]))
     if config.flip:
-        chosen = _chosen(len(clips), config.flip, generator).to(x_nctvm.device)
+        chosen = _chosen(config.flip, draws).to(x_nctvm.device)
         x_nctvm = torch.where(chosen, mirror(x_nctvm, layout), x_nctvm)
         if seen.shape[3] > 1:
-            seen = torch.where(chosen, seen[:, :, :, list(layout.mirror_order)], seen)
+            seen = torch.where(chosen, pick(seen, layout.mirror_order), seen)
     if config.reverse:
-        chosen = _chosen(len(clips), config.reverse, generator).to(x_nctvm.device)
+        chosen = _chosen(config.reverse, draws).to(x_nctvm.device)
         x_nctvm = torch.where(chosen, reverse(x_nctvm, clips.lengths), x_nctvm)
         seen = torch.where(chosen, reverse(seen, clips.lengths), seen)
+    clips = replace(clips, x=x_nctvm, mask=seen)
     if config.noise:
         place = x_nctvm[:, :3]
-        noise = torch.randn(place.shape, generator=generator).to(place.device)
-        x_nctvm = with_space(x_nctvm, torch.where(seen, place + config.noise * noise, 0.0))
-    return replace(clips, x=x_nctvm, mask=seen)
+        noise = draws.normal(*place.shape[1:]).to(place.device)
+        clips = clips.with_x(with_space(x_nctvm, clips.clear_(place + config.noise * noise)))
+    return clips
 
 
-def mask(clips: Clips, config: AugmentConfig, generator: Generator) -> Clips:
+def draw_masks(frames: int, joints: int, config: AugmentConfig, draws: Draws) -> list[Tensor]:
+    """What is left of clips of T frames and V joints: bool (N, 1, 1, V, 1), (N, 1, T, 1, 1), or neither."""
+    masks = []
+    if config.mask_joints:
+        masks.append(draws.uniform(1, 1, joints, 1) >= config.mask_joints)
+    if config.mask_frames:
+        masks.append(draws.uniform(1, frames, 1, 1) >= config.mask_frames)
+    return masks
+
+
+def mask(clips: Clips, masks: Sequence[Tensor]) -> Clips:
     """Hide joints and frames of any stream (N, C, T, V, M): the last step of a view."""
     x_nctvm = clips.x
-    n, _, t, v, _ = x_nctvm.shape
-    if config.mask_joints:
-        kept = torch.rand(n, 1, 1, v, 1, generator=generator) >= config.mask_joints
-        x_nctvm = x_nctvm * kept.to(x_nctvm.device)
-    if config.mask_frames:
-        kept = torch.rand(n, 1, t, 1, 1, generator=generator) >= config.mask_frames
+    for kept in masks:
         x_nctvm = x_nctvm * kept.to(x_nctvm.device)
     return clips.with_x(x_nctvm)
 
 
 def mirror(x_nctvm: Tensor, layout: Layout) -> Tensor:
     """The left-right mirror image: x changes its sign, left and right joints change places."""
-    flipped = x_nctvm[:, :, :, list(layout.mirror_order)]
-    return torch.cat([-flipped[:, :1], flipped[:, 1:]], dim=1)
+    image = pick(x_nctvm, layout.mirror_order)
+    image[:, 0].neg_()
+    return image
 
 
 def reverse(x_nctvm: Tensor, lengths: Tensor) -> Tensor:
     """Play the valid frames of (N, C, T, V, M) backwards; the padding stays where it is."""
-    frames = x_nctvm.shape[2]
-    step_nt = torch.arange(frames, device=x_nctvm.device).expand(len(x_nctvm), frames)
+    x_nmtvc = channels_last(x_nctvm)
+    n, m, frames = x_nmtvc.shape[:3]
+    step_nt = torch.arange(frames, device=x_nctvm.device).expand(n, frames)
     source_nt = torch.where(frame_mask(lengths, frames), lengths[:, None] - 1 - step_nt, step_nt)
-    return x_nctvm.gather(2, source_nt[:, None, :, None, None].expand_as(x_nctvm))
+    body_nm1 = torch.arange(n * m, device=x_nctvm.device).view(n, m, 1) * frames
+    rows = (body_nm1 + source_nt[:, None]).flatten()
+    return channels_last(x_nmtvc.flatten(0, 2).index_select(0, rows).view(x_nmtvc.shape))
 
 
 def rotation_matrix(angles_n3: Tensor) -> Tensor:
@@ -123,18 +143,10 @@ def rotation_matrix(angles_n3: Tensor) -> Tensor:
     return torch.stack(rows, dim=1)
 
 
-def _linear_map(clips: int, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Rotation after shear after scale, (N, 3, 3)."""
-    limit = torch.tensor(config.rotate) * (math.pi / 180)
-    rotation = rotation_matrix(_uniform((clips, 3), generator) * limit)
-    off_diagonal = _uniform((clips, 3, 3), generator) * config.shear * (1 - torch.eye(3))
-    factor = 1 + _uniform((clips, 1, 1), generator) * config.scale
-    return rotation @ (torch.eye(3) + off_diagonal) * factor
+def _both_ways(share: Tensor) -> Tensor:
+    """Numbers from 0 to 1 as numbers from -1 to 1."""
+    return 2 * share - 1
 
 
-def _uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    return 2 * torch.rand(shape, generator=generator) - 1
-
-
-def _chosen(clips: int, probability: float, generator: Generator) -> Tensor:
-    return (torch.rand(clips, generator=generator) < probability)[:, None, None, None, None]
+def _chosen(probability: float, draws: Draws) -> Tensor:
+    return (draws.uniform() < probability)[:, None, None, None, None]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.views.axes import index_of, moved, turned, with_space
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Facing, Layout, Spot
 
@@ -63,35 +64,32 @@ def check_normalise(layout: Layout, config: NormaliseConfig) -> None:
         _facing(layout, "scale")
 
 
-def normalise(clips: Clips, layout: Layout, config: NormaliseConfig) -> Clips:
+def normalise(clips: Clips, layout: Layout, config: NormaliseConfig, turn_ncd: Tensor | None = None) -> Clips:
     """Clips (N, C, T, V, M) with the nuisances named in `config` taken out; what is not seen stays zero.
 
-    The first three coordinates are x, y and z; others stay as they are. Raises UserError as `check_normalise`
-    does.
+    `turn_ncd` (N, 3, 3) is a matrix by which every point is multiplied after that. The first three
+    coordinates are x, y and z; others stay as they are. Raises UserError as `check_normalise` does.
     """
-    if (config.center, config.facing, config.scale) == ("none", "none", "none"):
-        return clips
-    x_nctvm, seen = clips.x[:, :3], clips.seen
-    pose_ncv, there_n1v = _reference(x_nctvm, seen, _asked(layout, config))
+    x_nctvm = clips.x[:, :3]
+    pose_ncv, there_n1v = _reference(clips, _asked(layout, config))
     if config.center != "none":
         origin = _origin(pose_ncv, there_n1v, layout)[:, :, None, None, None]
         if config.center == "each_frame":
-            origin = _origins(x_nctvm, seen, origin, layout)
-        x_nctvm = x_nctvm - origin
-        x_nctvm = torch.where(seen, x_nctvm, 0.0)  # nothing that follows moves a zero
+            origin = _origins(clips, origin, layout)
+        x_nctvm = clips.clear_(moved(x_nctvm, origin))  # nothing that follows moves a zero
     if config.facing != "none":
-        rotation_ncd = facing_rotation(pose_ncv, layout, there_n1v, upright=config.facing == "body")
-        x_nctvm = torch.einsum("ncd,ndtvm->nctvm", rotation_ncd, x_nctvm)
+        facing_ncd = facing_rotation(pose_ncv, layout, there_n1v, upright=config.facing == "body")
+        if turn_ncd is None or config.scale == "minmax":
+            x_nctvm = turned(x_nctvm, facing_ncd)
+        else:  # one product for both
+            turn_ncd = turn_ncd @ facing_ncd
     if config.scale == "torso":
         x_nctvm = x_nctvm / _torso_length(pose_ncv, there_n1v, layout)[:, None, None, None, None]
     if config.scale == "minmax":
-        x_nctvm = _minmax(x_nctvm, seen & _valid(clips))
+        x_nctvm = _minmax(x_nctvm, clips.seen & _valid(clips))
+    if turn_ncd is not None:
+        x_nctvm = turned(x_nctvm, turn_ncd)
     return clips.with_x(with_space(clips.x, x_nctvm))
-
-
-def with_space(x_nctvm: Tensor, space_nctvm: Tensor) -> Tensor:
-    """Coordinates (N, C, T, V, M) whose x, y and z, the first three, are replaced by (N, 3, T, V, M)."""
-    return torch.cat([space_nctvm, x_nctvm[:, 3:]], dim=1) if x_nctvm.shape[1] > 3 else space_nctvm
 
 
 def facing_rotation(
@@ -105,8 +103,6 @@ def facing_rotation(
     Raises UserError when the layout has no `facing`.
     """
     facing = _facing(layout, "facing")
-    if there_n1v is None:
-        there_n1v = pose_ncv.new_ones(len(pose_ncv), 1, 1, dtype=torch.bool)
     arrow = partial(arrow_between, pose_ncv, there_n1v, layout)
     hips = arrow(facing.left_hip, facing.right_hip)
     shoulders = arrow(facing.left_shoulder, facing.right_shoulder)
@@ -128,7 +124,7 @@ def facing_rotation(
 
 def arrow_between(
     pose_ncv: Tensor,
-    there_n1v: Tensor,
+    there_n1v: Tensor | None,
     layout: Layout,
     start: Spot,
     end: Spot,
@@ -137,10 +133,12 @@ def arrow_between(
 ) -> Tensor:
     """The way (N, C) from `start` to `end` in a pose (N, C, V); `instead` where a joint of them is missing.
 
-    `there_n1v` bool (N, 1, V or 1) are the joints that are seen.
+    `there_n1v` bool (N, 1, V or 1) are the joints that are seen, None: all.
     """
     tail, tail_there_n1 = mean_at(pose_ncv, there_n1v, layout.indices(start), whole=True)
     head, head_there_n1 = mean_at(pose_ncv, there_n1v, layout.indices(end), whole=True)
+    if tail_there_n1 is None or head_there_n1 is None:
+        return head - tail
     return torch.where(tail_there_n1 & head_there_n1, head - tail, instead)
 
 
@@ -158,8 +156,14 @@ def _asked(layout: Layout, config: NormaliseConfig) -> list[int]:
     return sorted({joint for spot in spots for joint in layout.indices(spot)})
 
 
-def _reference(x_nctvm: Tensor, seen: Tensor, asked: list[int]) -> tuple[Tensor, Tensor]:
-    """The leading body (N, C, V) in its reference frame, and which of its joints are there (N, 1, V or 1)."""
+def _reference(clips: Clips, asked: list[int]) -> tuple[Tensor, Tensor | None]:
+    """The leading body (N, C, V) in its reference frame, and which of its joints are there (N, 1, V or 1).
+
+    None: all of them.
+    """
+    x_nctvm, seen = clips.x[:, :3], clips.seen
+    if clips.full:
+        return x_nctvm[:, :, 0, :, 0], None
     body_ntm = seen[:, 0].any(dim=2).to(torch.uint8)
     each_n = torch.arange(len(x_nctvm), device=x_nctvm.device)
     frame_n = body_ntm.amax(dim=2).argmax(dim=1)
@@ -171,26 +175,29 @@ def _reference(x_nctvm: Tensor, seen: Tensor, asked: list[int]) -> tuple[Tensor,
     return x_nctvm[each_n, :, frame_n, :, leader_n], seen[each_n, :, frame_n, :, leader_n]
 
 
-def _origin(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor:
+def _origin(pose_ncv: Tensor, there_n1v: Tensor | None, layout: Layout) -> Tensor:
     """The centre of a pose (N, C), or the mean of what is there when nothing of the centre is."""
     center, there_n1 = mean_at(pose_ncv, there_n1v, _center(layout))
-    if there_n1v.shape[2] == 1:
+    if there_n1 is None or there_n1v is None or there_n1v.shape[2] == 1:
         return center
     return torch.where(there_n1, center, mean_at(pose_ncv, there_n1v, range(pose_ncv.shape[2]))[0])
 
 
-def _origins(x_nctvm: Tensor, seen: Tensor, instead: Tensor, layout: Layout) -> Tensor:
+def _origins(clips: Clips, instead: Tensor, layout: Layout) -> Tensor:
     """The centre of whoever leads each frame, (N, C, T, 1, 1); `instead` (N, C, 1, 1, 1) where there is none.
 
     A frame without it has that of the nearest earlier frame, else of the first later one.
     """
+    x_nctvm, seen = clips.x[:, :3], clips.seen
+    if clips.full:
+        return mean_at(x_nctvm[..., :1], None, _center(layout), dim=3)[0][:, :, :, None]
     # (N, 1, T, 1, 1): the first body seen leads a frame
     leader = seen.any(dim=3, keepdim=True).to(torch.uint8).argmax(dim=4, keepdim=True)
-    centers, there = (part[:, :, :, None] for part in mean_at(x_nctvm, seen, _center(layout), dim=3))
-    centers = centers.gather(4, leader.expand(-1, centers.shape[1], -1, -1, -1))
-    if seen.shape[3] == 1:
+    centers, there = mean_at(x_nctvm, seen, _center(layout), dim=3)
+    centers = centers[:, :, :, None].gather(4, leader.expand(-1, centers.shape[1], -1, -1, -1))
+    if there is None or seen.shape[3] == 1:
         return centers
-    there = there.gather(4, leader)
+    there = there[:, :, :, None].gather(4, leader)
     step = torch.arange(there.shape[2], device=there.device)[:, None, None]
     source = torch.where(there, step, -1).cummax(dim=2).values
     source = torch.where(source < 0, there.to(torch.uint8).argmax(dim=2, keepdim=True), source)
@@ -202,22 +209,24 @@ def _center(layout: Layout) -> tuple[int, ...]:
 
 
 def mean_at(
-    x: Tensor, there: Tensor, joints: Sequence[int], dim: int = 2, *, whole: bool = False
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, there: Tensor | None, joints: Sequence[int], dim: int = 2, *, whole: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """The mean over those of `joints` on the axis `dim` that are there, and whether any is, or all (`whole`).
 
-    `x` (N, C, ...) is zero where `there` (N, 1, ...), of V or 1 on that axis, is false.
+    `x` (N, C, ...) is zero where `there` (N, 1, ...), of V or 1 on that axis, is false. Where that is None,
+    all are there.
     """
-    place: tuple[slice[None] | list[int], ...] = (*[slice(None)] * dim, list(joints))
-    joint_x = x[place]
-    if there.shape[dim] == 1:  # bodies are seen as a whole
-        there = there.expand(*there.shape[:dim], len(joints), *there.shape[dim + 1 :])
-    else:
-        there = there[place]
-    known = there.all(dim) if whole else there.any(dim)
+    if there is not None and there.shape[dim] == 1:  # bodies are seen as a whole
+        there = there.expand(*there.shape[:dim], x.shape[dim], *there.shape[dim + 1 :])
     if len(joints) == 1:
-        return joint_x.squeeze(dim), known
-    return joint_x.sum(dim) / there.sum(dim).clamp(min=1), known
+        return x.select(dim, joints[0]), None if there is None else there.select(dim, joints[0])
+    index = index_of(tuple(joints), x.device)
+    x = x.index_select(dim, index)
+    if there is None:
+        return x.mean(dim), None
+    there = there.index_select(dim, index)
+    known = there.all(dim) if whole else there.any(dim)
+    return x.sum(dim) / there.sum(dim).clamp(min=1), known
 
 
 def _facing(layout: Layout, key: str) -> Facing:
@@ -229,17 +238,20 @@ def _facing(layout: Layout, key: str) -> Facing:
     return layout.facing
 
 
-def _torso_length(pose_ncv: Tensor, there_n1v: Tensor, layout: Layout) -> Tensor:
+def _torso_length(pose_ncv: Tensor, there_n1v: Tensor | None, layout: Layout) -> Tensor:
     """The length of the spine (N,) in metres, else 1.5 times that between the shoulders; 1 without both."""
     facing = _facing(layout, "scale")
 
     def length(one: Spot, two: Spot) -> Tensor:
         ends = [mean_at(pose_ncv, there_n1v, layout.indices(spot)) for spot in (one, two)]
         (tail, tail_there_n1), (head, head_there_n1) = ends
-        return torch.where((tail_there_n1 & head_there_n1)[:, 0], (head - tail).norm(dim=1), torch.nan)
+        found: Tensor = (head - tail).norm(dim=1)
+        if tail_there_n1 is None or head_there_n1 is None:
+            return found
+        return torch.where((tail_there_n1 & head_there_n1)[:, 0], found, torch.nan)
 
     spine = length(facing.lower_spine, facing.upper_spine)
-    if there_n1v.shape[2] > 1:
+    if there_n1v is not None and there_n1v.shape[2] > 1:
         shoulders = _SHOULDERS_TO_SPINE * length(facing.left_shoulder, facing.right_shoulder)
         spine = torch.where(spine.isnan(), shoulders, spine)
     return torch.where(spine > 1e-3, spine, 1.0)  # not a number is not greater

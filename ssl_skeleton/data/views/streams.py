@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssl_skeleton.data.clips import Clips, frame_mask
+from ssl_skeleton.data.clips import Clips, clear_, frame_mask
+from ssl_skeleton.data.views.axes import pick, stacked
 from ssl_skeleton.skeleton.layout import Layout
 
 Stream = Literal["joint", "bone", "motion", "bone_motion"]
@@ -21,28 +22,33 @@ def streams(clips: Clips, layout: Layout, names: Sequence[Stream], space: int = 
     every stream as they are, since a difference of confidences says nothing about how sure the stream is.
     """
     parts = [_stream(clips, layout, name, space) for name in names]
-    return clips.with_x(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+    return clips.with_x(parts[0] if len(parts) == 1 else stacked(parts))
 
 
 def _stream(clips: Clips, layout: Layout, name: Stream, space: int) -> Tensor:
-    x_nctvm, seen = clips.x[:, :space], clips.seen
+    x_nctvm, seen, holed = clips.x[:, :space], clips.seen, clips.holed
     if name in ("bone", "bone_motion"):
-        parents = list(layout.parents)
-        x_nctvm = x_nctvm - x_nctvm[:, :, :, parents]
-        if seen.shape[3] > 1:
-            seen = seen & seen[:, :, :, parents]
-            x_nctvm = torch.where(seen, x_nctvm, 0.0)
+        x_nctvm = x_nctvm - pick(x_nctvm, layout.parents)
+        if seen.shape[3] > 1 and len(holed):
+            seen = seen & pick(seen, layout.parents)
+            x_nctvm = clear_(x_nctvm, seen, holed)
     if name in ("motion", "bone_motion"):
-        x_nctvm = _step_to_next(x_nctvm, seen, clips.lengths)
+        x_nctvm = _step_to_next(x_nctvm)
+        if len(holed):
+            clear_(x_nctvm[:, :, :-1], _with_the_next(seen, clips.lengths), holed)
     others = clips.x[:, space:]
-    return torch.cat([x_nctvm, others], dim=1) if others.shape[1] else x_nctvm
+    return stacked([x_nctvm, others]) if others.shape[1] else x_nctvm
 
 
-def _step_to_next(x_nctvm: Tensor, seen: Tensor, lengths: Tensor) -> Tensor:
-    """x[t + 1] - x[t] where it is seen in both frames and t + 1 is valid; else zero."""
-    frames = x_nctvm.shape[2]
-    step = torch.zeros_like(x_nctvm)
-    both = seen[:, :, 1:] & seen[:, :, :-1]
-    both &= frame_mask(lengths - 1, frames - 1)[:, None, :, None, None]
-    step[:, :, :-1] = torch.where(both, x_nctvm[:, :, 1:] - x_nctvm[:, :, :-1], 0.0)
+def _step_to_next(x_nctvm: Tensor) -> Tensor:
+    """x[t + 1] - x[t], zero in the last frame."""
+    step = torch.empty_like(x_nctvm)
+    torch.sub(x_nctvm[:, :, 1:], x_nctvm[:, :, :-1], out=step[:, :, :-1])
+    step[:, :, -1] = 0
     return step
+
+
+def _with_the_next(seen: Tensor, lengths: Tensor) -> Tensor:
+    """What is seen in a frame and in the next one, which must be valid; of all frames but the last."""
+    both = seen[:, :, 1:] & seen[:, :, :-1]
+    return both & frame_mask(lengths - 1, both.shape[2])[:, None, :, None, None]

@@ -4,13 +4,23 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import Order, PackedClips
 from ssl_skeleton.data.views.agcn import agcn, check_agcn
-from ssl_skeleton.data.views.augment import AugmentConfig, augment, check_augment, draw_window, mask
+from ssl_skeleton.data.views.augment import (
+    AugmentConfig,
+    augment,
+    check_augment,
+    draw_masks,
+    draw_turn,
+    draw_window,
+    mask,
+)
+from ssl_skeleton.data.views.axes import stacked
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.data.views.normalise import Normalise, NormaliseConfig, check_normalise, normalise
 from ssl_skeleton.data.views.streams import Stream, streams
 from ssl_skeleton.errors import UserError
@@ -76,37 +86,63 @@ def make_view(
     index: Tensor,
     sampling: SamplingConfig,
     view: ViewConfig,
-    generator: Generator | None,
+    draws: Draws | None,
     *,
     resample: int | None = None,
 ) -> Clips:
-    """The clips `index` (N,) as one view sees them; without a generator nothing is augmented.
+    """The clips `index` (N,) as one view sees them; without `draws` nothing is augmented.
 
-    `packed` has its bodies in the order of `sampling`. `resample` takes the place of `sampling.frames`, and
-    then clips are resampled even where `sampling` loops them. Clips in a plane are moved, turned and sheared
-    as if they lay in space at z = 0, and seen from the front.
+    `index` is a whole global batch, of which the view has the clips `draws.mine`. `packed` has its bodies in
+    the order of `sampling`. `resample` takes the place of `sampling.frames`, and then clips are resampled
+    even where `sampling` loops them. Clips in a plane are moved, turned and sheared as if they lay in space
+    at z = 0, and seen from the front.
     """
-    layout, change = packed.layout, view.augment
-    window = None if generator is None else draw_window(len(index), change, generator)
+    return make_views(packed, index, sampling, [view], draws, resample=resample)[0]
+
+
+def make_views(
+    packed: PackedClips,
+    index: Tensor,
+    sampling: SamplingConfig,
+    views: Sequence[ViewConfig],
+    draws: Draws | None,
+    *,
+    resample: int | None = None,
+) -> list[Clips]:
+    """The clips `index` (N,) as several views see them that differ in their streams alone.
+
+    They share the draws, and so crop, augmentation and masks; all else is as in `make_view`.
+    """
+    change = views[0].augment
+    if any(view.augment != change for view in views):
+        raise ValueError("views of the same draws have the same augmentation")
     if packed.order != sampling.order:
         raise ValueError(f"PackedClips has its bodies {packed.order}, not {sampling.order}")
+    window, mine = (None, slice(None)) if draws is None else (draw_window(change, draws), draws.mine)
     if sampling.normalise == "agcn" and resample is None:
-        clips = packed.loop(index, _looped_frames(sampling), window)
+        clips = packed.loop(index, _looped_frames(sampling), window, mine)
     else:
-        clips = packed.gather(index, resample or sampling.frames, window)
+        clips = packed.gather(index, resample or sampling.frames, window, mine)
     space = _space(packed.coordinate_names)
     if space == 2:
         clips = _into_space(clips)
-    if sampling.normalise == "agcn":
-        clips = agcn(clips, layout)
-    else:
-        clips = normalise(clips, layout, sampling.normalise)
-    if generator is not None:
-        clips = augment(clips, layout, change, generator)
+    clips = _positions(clips, packed.layout, sampling.normalise, change, draws)
     if space == 2:
         clips = _into_plane(clips)
-    clips = streams(clips, layout, view.streams, space)
-    return clips if generator is None else mask(clips, change, generator)
+    _, _, frames, joints, _ = clips.x.shape
+    masks = [] if draws is None else draw_masks(frames, joints, change, draws)
+    return [mask(streams(clips, packed.layout, view.streams, space), masks) for view in views]
+
+
+def _positions(
+    clips: Clips, layout: Layout, how: Normalise, change: AugmentConfig, draws: Draws | None
+) -> Clips:
+    """Where the joints are, normalised and augmented: what all streams are made of."""
+    turn = None if draws is None else draw_turn(change, draws)
+    if turn is not None:
+        turn = turn.to(clips.x.device)
+    clips = agcn(clips, layout, turn) if how == "agcn" else normalise(clips, layout, how, turn)
+    return clips if draws is None else augment(clips, layout, change, draws)
 
 
 def _looped_frames(sampling: SamplingConfig) -> int:
@@ -126,8 +162,8 @@ def _space(coordinates: Sequence[str]) -> int:
 
 def _into_space(clips: Clips) -> Clips:
     x_nctvm = clips.x
-    return clips.with_x(torch.cat([x_nctvm[:, :2], torch.zeros_like(x_nctvm[:, :1]), x_nctvm[:, 2:]], dim=1))
+    return clips.with_x(stacked([x_nctvm[:, :2], torch.zeros_like(x_nctvm[:, :1]), x_nctvm[:, 2:]]))
 
 
 def _into_plane(clips: Clips) -> Clips:
-    return clips.with_x(torch.cat([clips.x[:, :2], clips.x[:, 3:]], dim=1))
+    return clips.with_x(stacked([clips.x[:, :2], clips.x[:, 3:]]))

@@ -17,7 +17,16 @@ from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.recording import Facts, Recording, Track
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.agcn import agcn, check_agcn, shortest_turn
-from ssl_skeleton.data.views.augment import AugmentConfig, augment, draw_window, mask, rotation_matrix
+from ssl_skeleton.data.views.augment import (
+    AugmentConfig,
+    augment,
+    draw_masks,
+    draw_turn,
+    draw_window,
+    mask,
+    rotation_matrix,
+)
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.data.views.streams import streams
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.errors import UserError
@@ -407,13 +416,12 @@ def packed() -> PackedClips:
 def test_a_view_crops_then_loops_then_normalises_then_augments(packed, seed):
     change = AugmentConfig(crop=0.4, rotate=(10, 30, 10), flip=0.5, noise=0.01, mask_joints=0.2)
     names = ("joint", "bone", "motion")
-    found = make_view(
-        packed, INDEX, SAMPLING, ViewConfig(streams=names, augment=change), Generator().manual_seed(seed)
-    )
-    generator = Generator().manual_seed(seed)
-    clips = agcn(packed.loop(INDEX, 12, draw_window(3, change, generator)), NTU)
-    clips = streams(augment(clips, NTU, change, generator), NTU, names)
-    assert torch.equal(found.x, mask(clips, change, generator).x)
+    draws, again = (Draws(Generator().manual_seed(seed), len(INDEX)) for _ in range(2))
+    found = make_view(packed, INDEX, SAMPLING, ViewConfig(streams=names, augment=change), draws)
+    window, turn_ncd = draw_window(change, again), draw_turn(change, again)
+    clips = agcn(packed.loop(INDEX, 12, window), NTU, turn_ncd)
+    clips = streams(augment(clips, NTU, change, again), NTU, names)
+    assert torch.equal(found.x, mask(clips, draw_masks(12, len(NTU.joints), change, again)).x)
     assert found.lengths.tolist() == [12] * 3
 
 

@@ -12,23 +12,40 @@ from ssl_skeleton.data.views.augment import (
     AugmentConfig,
     augment,
     check_augment,
+    draw_masks,
+    draw_turn,
     draw_window,
     mask,
     mirror,
     reverse,
     rotation_matrix,
 )
+from ssl_skeleton.data.views.axes import turned, with_space
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.errors import UserError
 
 ALL = AugmentConfig(rotate=(10, 30, 10), shear=0.2, scale=0.2, flip=0.5, reverse=0.5, noise=0.01)
 
 
-def seeded(seed: int = 0) -> Generator:
-    return Generator().manual_seed(seed)
+def seeded(clips: int, seed: int = 0) -> Draws:
+    return Draws(Generator().manual_seed(seed), clips)
+
+
+def masked(clips: Clips, config: AugmentConfig) -> Clips:
+    _, _, frames, joints, _ = clips.x.shape
+    return mask(clips, draw_masks(frames, joints, config, seeded(len(clips))))
+
+
+def augmented(clips: Clips, config: AugmentConfig, draws: Draws) -> Clips:
+    """The turn, which a view does together with the normalisation, and everything after it."""
+    turn_ncd = draw_turn(config, draws)
+    if turn_ncd is not None:
+        clips = clips.with_x(with_space(clips.x, turned(clips.x[:, :3], turn_ncd)))
+    return augment(clips, LAYOUT, config, draws)
 
 
 def changed(clips: Clips, seed: int = 0, **how) -> Tensor:
-    return augment(clips, LAYOUT, AugmentConfig(**how), seeded(seed)).x
+    return augmented(clips, AugmentConfig(**how), seeded(len(clips), seed)).x
 
 
 def spans(x_nctvm: Tensor) -> Tensor:
@@ -45,11 +62,12 @@ def same_clips(count: int) -> Clips:
 @given(seeds)
 @settings(max_examples=20, deadline=None)
 def test_the_defaults_change_nothing(seed):
-    clips, generator, config = moving(seed=seed), seeded(), AugmentConfig()
-    before = generator.get_state()
-    assert torch.equal(augment(clips, LAYOUT, config, generator).x, clips.x)
-    assert torch.equal(mask(clips, config, generator).x, clips.x)
-    assert draw_window(3, config, generator) is None
+    clips, generator, config = moving(seed=seed), Generator(), AugmentConfig()
+    draws, before = Draws(generator, len(clips)), generator.get_state()
+    assert torch.equal(augmented(clips, config, draws).x, clips.x)
+    assert draw_masks(6, len(LAYOUT.joints), config, draws) == []
+    assert torch.equal(mask(clips, []).x, clips.x)
+    assert draw_window(config, draws) is None
     assert torch.equal(generator.get_state(), before)
 
 
@@ -169,8 +187,8 @@ def test_further_coordinates_follow_their_joint_and_frame_alone(seed):
     clips = moving(seed=seed)
     sure = torch.rand(clips.x[:, :1].shape) * body_mask(clips.x)
     more = clips.with_x(torch.cat([clips.x, sure], dim=1))
-    found = augment(more, LAYOUT, ALL, seeded(seed)).x
-    assert torch.equal(found[:, :3], augment(clips, LAYOUT, ALL, seeded(seed)).x)
+    found = augmented(more, ALL, seeded(len(clips), seed)).x
+    assert torch.equal(found[:, :3], augmented(clips, ALL, seeded(len(clips), seed)).x)
     assert sorted(found[:, 3].flatten().tolist()) == sorted(sure.flatten().tolist())
     moved = changed(more, seed, flip=1.0, reverse=1.0)
     order = list(LAYOUT.mirror_order)
@@ -182,10 +200,10 @@ def test_further_coordinates_follow_their_joint_and_frame_alone(seed):
 def test_what_is_seen_follows_the_joints(seed, flip, backwards):
     """Flipped and reversed clips say of the very joints that are zero that they are not seen."""
     clips = moving(seed=seed)
-    kept = torch.rand(clips.x[:, :1].shape, generator=seeded(seed)) < 0.7
+    kept = torch.rand(clips.x[:, :1].shape, generator=Generator().manual_seed(seed)) < 0.7
     there = kept & (clips.x != 0).any(dim=1, keepdim=True)
     clips = Clips(clips.x * there, clips.lengths, clips.index, clips.label, there)
-    found = augment(clips, LAYOUT, AugmentConfig(flip=flip, reverse=backwards), seeded(seed))
+    found = augment(clips, LAYOUT, AugmentConfig(flip=flip, reverse=backwards), seeded(len(clips), seed))
     assert torch.equal(found.seen, (found.x != 0).any(dim=1, keepdim=True))
     if flip == 1.0 and not backwards:
         assert torch.equal(found.seen, there[:, :, :, list(LAYOUT.mirror_order)])
@@ -205,10 +223,10 @@ def test_a_layout_without_sides_cannot_be_flipped():
 def test_masks_hide_about_the_asked_share(share):
     clips = moving(clips=200, frames=8, bodies=2)
     clips = clips.with_x(torch.ones_like(clips.x))
-    joints = mask(clips, AugmentConfig(mask_joints=share), seeded()).x
-    frames = mask(clips, AugmentConfig(mask_frames=share), seeded()).x
-    for masked, kept_nx in ((joints, joints[:, 0, 0, :, 0]), (frames, frames[:, 0, :, 0, 0])):
-        assert set(masked.unique().tolist()) == {0.0, 1.0}
+    joints = masked(clips, AugmentConfig(mask_joints=share)).x
+    frames = masked(clips, AugmentConfig(mask_frames=share)).x
+    for hidden, kept_nx in ((joints, joints[:, 0, 0, :, 0]), (frames, frames[:, 0, :, 0, 0])):
+        assert set(hidden.unique().tolist()) == {0.0, 1.0}
         assert 1 - kept_nx.mean().item() == pytest.approx(share, abs=0.05)
         assert len(kept_nx.unique(dim=0)) > 10
     assert torch.equal(joints, joints[:, :1, :1, :, :1].expand_as(joints))
@@ -217,18 +235,18 @@ def test_masks_hide_about_the_asked_share(share):
 
 def test_masks_hide_whole_parts_and_leave_the_rest():
     clips = moving(clips=20)
-    masked = mask(clips, AugmentConfig(mask_joints=0.4, mask_frames=0.4), seeded()).x
-    assert ((masked == clips.x) | (masked == 0)).all()
-    assert not torch.equal(masked, clips.x)
+    hidden = masked(clips, AugmentConfig(mask_joints=0.4, mask_frames=0.4)).x
+    assert ((hidden == clips.x) | (hidden == 0)).all()
+    assert not torch.equal(hidden, clips.x)
 
 
 @given(seeds, seeds)
 @settings(max_examples=30, deadline=None)
 def test_a_seed_gives_the_same_change_and_another_another(seed, other):
     clips = moving(seed=seed)
-    found = augment(clips, LAYOUT, ALL, seeded(seed)).x
-    assert torch.equal(found, augment(clips, LAYOUT, ALL, seeded(seed)).x)
-    assert (seed == other) is torch.equal(found, augment(clips, LAYOUT, ALL, seeded(other)).x)
+    found = augmented(clips, ALL, seeded(len(clips), seed)).x
+    assert torch.equal(found, augmented(clips, ALL, seeded(len(clips), seed)).x)
+    assert (seed == other) is torch.equal(found, augmented(clips, ALL, seeded(len(clips), other)).x)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +264,10 @@ def test_clips_of_a_batch_change_differently(how):
 @settings(max_examples=20, deadline=None)
 def test_what_is_drawn_does_not_depend_on_what_the_clips_show(seed):
     config = AugmentConfig(rotate=(10, 30, 10), shear=0.2, scale=0.2, flip=0.5)
-    one, two = seeded(seed), seeded(seed)
+    one, two = (Generator().manual_seed(seed) for _ in range(2))
     clips = moving(seed=seed)
-    found = augment(clips, LAYOUT, config, one).x
-    doubled = augment(clips.with_x(2 * clips.x), LAYOUT, config, two).x
+    found = augmented(clips, config, Draws(one, len(clips))).x
+    doubled = augmented(clips.with_x(2 * clips.x), config, Draws(two, len(clips))).x
     torch.testing.assert_close(doubled, 2 * found)
     assert torch.equal(one.get_state(), two.get_state())
 
@@ -257,7 +275,7 @@ def test_what_is_drawn_does_not_depend_on_what_the_clips_show(seed):
 @given(seeds, st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
 def test_windows_are_shares_no_shorter_than_the_crop(seed, crop):
-    window = draw_window(50, AugmentConfig(crop=crop), seeded(seed))
+    window = draw_window(AugmentConfig(crop=crop), seeded(50, seed))
     assert window.shape == (50, 2)
     start, share = window.unbind(dim=1)
     assert ((start >= 0) & (start < 1)).all()

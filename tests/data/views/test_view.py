@@ -1,17 +1,21 @@
-import copy
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from builders import LAYOUT, seeds, stored
+from builders import LAYOUT, seeds, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
-from ssl_skeleton.data.recording import Recording, Track
+from ssl_skeleton.data.recording import METRES, Facts, Recording, Track
+from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.augment import AugmentConfig, draw_window, mirror
+from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.data.views.normalise import NormaliseConfig, normalise
 from ssl_skeleton.data.views.streams import streams
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, check_view, make_view
@@ -22,22 +26,36 @@ STRONG = AugmentConfig(crop=0.4, rotate=(10, 30, 10), shear=0.2, flip=0.5, noise
 lengths = st.sampled_from([None, 2, 7, 16])
 
 
-@pytest.fixture(scope="module")
-def packed() -> PackedClips:
-    """Four clips of random walks; the last shows two bodies."""
+@cache
+def walking(names: tuple[str, ...] = METRES, *, flat: bool = False, hidden: str | None = None) -> PackedClips:
+    """Four clips of random walks with these coordinates; the last shows two bodies.
+
+    Where it is `flat`, z is zero; the joint `hidden` is never found, any other one is sure by a half.
+    """
     rng = np.random.default_rng(0)
     clips = []
     for n, frames in enumerate((20, 11, 30, 14)):
         walks = rng.normal(size=(2, frames, len(LAYOUT.joints), 3)).cumsum(1).astype(np.float32)
+        x, y, z = np.moveaxis(walks, 3, 0)
+        every = {"x": x, "y": y, "z": 0 * z if flat else z, "confidence": np.full_like(x, 0.5)}
+        walks = np.stack([every[name] for name in names], axis=3)
+        if hidden:
+            walks[:, :, LAYOUT.index(hidden)] = 0
         bodies = [Track(0, walks[0]), Track(3, walks[1, :8])][: 1 + (n == 3)]
         clips.append(Recording(str(n), frames, bodies))
-    with stored(clips) as store:
-        return PackedClips(store, bodies=2)
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(Path(folder) / "store", clips, facts=Facts("walks", LAYOUT, 30.0, coordinates=names))
+        return PackedClips(open_store(Path(folder) / "store"), bodies=2)
+
+
+@pytest.fixture(scope="module")
+def packed() -> PackedClips:
+    return walking()
 
 
 def seen(packed, view: ViewConfig, seed: int | None, **sampling) -> Clips:
-    generator = None if seed is None else Generator().manual_seed(seed)
-    return make_view(packed, INDEX, SamplingConfig(bodies=2, **sampling), view, generator)
+    draws = None if seed is None else Draws(Generator().manual_seed(seed), len(INDEX))
+    return make_view(packed, INDEX, SamplingConfig(bodies=2, **sampling), view, draws)
 
 
 @given(lengths, st.sampled_from(["joint", "bone", "motion"]))
@@ -111,7 +129,7 @@ def test_crops_at_the_own_rate_are_as_long_as_asked(packed, seed, crop):
 @pytest.mark.parametrize("frames", [None, 16])
 def test_a_crop_shows_the_part_that_its_seed_draws(packed, frames):
     change = AugmentConfig(crop=0.3)
-    window = draw_window(len(INDEX), change, Generator().manual_seed(5))
+    window = draw_window(change, Draws(Generator().manual_seed(5), len(INDEX)))
     plain = normalise(packed.gather(INDEX, frames, window), LAYOUT, NormaliseConfig())
     found = seen(packed, ViewConfig(augment=change), 5, frames=frames)
     assert torch.equal(found.x, plain.x)
@@ -124,21 +142,6 @@ XY, XYC = ("x", "y"), ("x", "y", "confidence")
 LOOPED = {"normalise": "agcn", "frames": 300}
 
 
-def seen_as(packed, names: tuple[str, ...]) -> PackedClips:
-    """The same clips with these coordinates: z is cut off or zero, and every seen joint is sure by a half."""
-    other, x_rvc = copy.copy(packed), packed.frames_rvc
-    sure_rv = 0.5 * (x_rvc != 0).any(dim=2)
-    parts = {
-        "x": x_rvc[..., 0],
-        "y": x_rvc[..., 1],
-        "z": torch.zeros_like(x_rvc[..., 2]),
-        "confidence": sure_rv,
-    }
-    other.frames_rvc = torch.stack([parts[name] for name in names], dim=-1)
-    other.coordinate_names = names
-    return other
-
-
 @given(
     seeds,
     st.tuples(
@@ -148,12 +151,12 @@ def seen_as(packed, names: tuple[str, ...]) -> PackedClips:
     st.sampled_from([("joint",), ("bone", "motion"), ("bone_motion",)]),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_plane_is_a_space_without_depth(packed, seed, how, trained, names):
+def test_a_plane_is_a_space_without_depth(seed, how, trained, names):
     center, scale = how
     normalised = NormaliseConfig(center=center, facing="none", scale=scale)
     view = ViewConfig(streams=names, augment=STRONG)
     flat, sure, space = (
-        seen(seen_as(packed, axes), view, seed if trained else None, normalise=normalised).x
+        seen(walking(axes, flat=True), view, seed if trained else None, normalise=normalised).x
         for axes in (XY, XYC, ("x", "y", "z"))
     )
     plain = torch.cat([part[:, :2] for part in space.split(3, dim=1)], dim=1)
@@ -164,11 +167,8 @@ def test_a_plane_is_a_space_without_depth(packed, seed, how, trained, names):
 
 @pytest.mark.parametrize("scale", ["none", "minmax"])
 @pytest.mark.parametrize("names", [XY, XYC, ("x", "y", "z", "confidence")])
-def test_a_joint_that_was_not_found_stays_at_zero(packed, names, scale):
-    other, hand = seen_as(packed, names), LAYOUT.index("left_hand")
-    other.frames_rvc = other.frames_rvc.clone()
-    other.frames_rvc[:, hand] = 0
-    other.seen_rv = (other.frames_rvc != 0).any(dim=2)
+def test_a_joint_that_was_not_found_stays_at_zero(names, scale):
+    other, hand = walking(names, hidden="left_hand"), LAYOUT.index("left_hand")
     found = seen(other, ViewConfig(), None, normalise=NormaliseConfig(facing="none", scale=scale)).x
     assert not found[:, :, :, hand].any()
     assert found[:, :, :, hand - 1].any()
@@ -177,8 +177,7 @@ def test_a_joint_that_was_not_found_stays_at_zero(packed, names, scale):
 @given(seeds)
 @settings(max_examples=20, deadline=None)
 def test_a_confidence_beside_a_space_changes_nothing_in_it(packed, seed):
-    other = seen_as(packed, ("x", "y", "z", "confidence"))
-    other.frames_rvc = torch.cat([packed.frames_rvc, other.frames_rvc[..., 3:]], dim=-1)
+    other = walking((*METRES, "confidence"))
     view = ViewConfig(streams=("joint", "motion"), augment=STRONG)
     found = seen(other, view, seed).x
     places = torch.cat([part[:, :3] for part in found.split(4, dim=1)], dim=1)

@@ -101,7 +101,8 @@ def places(clips: int) -> range:
 @contextmanager
 def started() -> Iterator[None]:
     """Where torchrun started several ranks, let each know its number, and meet the others at their store."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    with _meeting():
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1 or _stands[-1].store is not None:
         yield
         return
@@ -126,13 +127,13 @@ def joined(device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        place = _stands[-1]
         with _meeting():
             dist.init_process_group(
-                backend, store=place.store, rank=place.rank, world_size=place.ranks, timeout=_SILENCE
+                backend, store=_stands[-1].store, rank=rank(), world_size=world_size(), timeout=_SILENCE
             )
             dist.all_reduce(torch.zeros((), device=device))  # none may leave before all are connected
         yield
+        total(torch.zeros((), device=device))  # the store ends with the main rank, and others may read it
         dist.destroy_process_group()  # after an error it could wait for those who are gone
 
 
@@ -187,7 +188,7 @@ def gather_rows(x_nd: Tensor) -> Tensor:
 
 
 def on_main(work: Callable[[], Result]) -> Result | None:
-    """What the main rank alone does, while the others wait for it and get None.
+    """What the main rank does `alone`, while the others wait for it and get None.
 
     All ranks call it at once, and meet a UserError of the main rank's together.
     """
@@ -200,7 +201,8 @@ def on_main(work: Callable[[], Result]) -> Result | None:
         return None
     fault = _GONE
     try:
-        done = work()
+        with alone():
+            done = work()
         fault = ""
     except UserError as error:
         fault = str(error)

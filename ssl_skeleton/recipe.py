@@ -26,9 +26,10 @@ from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 from ssl_skeleton.training.config import TrainingConfig
 from ssl_skeleton.watching import WatchConfig
 
-# What makes no difference: on what machine a run is, and what is looked at on the way.
-_OF_THE_MACHINE = re.compile(
-    r"device|data\.residence|encoder\.(encoder\.)?kernel|stages\.\d+\.training\.compile|watch(\..*)?"
+# What makes no difference: on what machine a run is, what is looked at on the way, and what is kept of it.
+_OF_NO_NUMBER = re.compile(
+    r"device|data\.residence|encoder\.(encoder\.)?kernel|watch(\..*)?"
+    r"|stages\.\d+\.training\.(compile|checkpoint_every|checkpoint_steps|keep|keep_best)"
 )
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]  # of files, too
 
@@ -182,13 +183,13 @@ def check_split_of(data: dict[str, Any]) -> None:
 def recipe_differences(one: Config, other: Config) -> list[str]:
     """The key paths in which two configs differ, each with both values.
 
-    What is of the machine is no difference: a run may go on where there is none of its first one.
+    What is of the machine, or can change no number, is no difference: a run may go on with another.
     """
     left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
     return [
         f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
         for key in left | right
-        if left.get(key) != right.get(key) and not _OF_THE_MACHINE.fullmatch(key)
+        if left.get(key) != right.get(key) and not _OF_NO_NUMBER.fullmatch(key)
     ]
 
 

@@ -20,7 +20,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import contents, locked, write_json, write_text, writing
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig, body_of, check_split_of, recipe_differences
-from ssl_skeleton.run_data import BODY, RECIPE, RunData
+from ssl_skeleton.run_data import BODY, ENVIRONMENT, RECIPE, RunData
 from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints, load_state
 from ssl_skeleton.training.loop import Report, train
 from ssl_skeleton.training.seeds import derive_seed
@@ -36,7 +36,6 @@ _EVALUATION_KEYS = (
     "data.split=",
     "data.residence=",
 )
-_ENVIRONMENT = "environment.json"
 Tell = Callable[[str], None]
 
 
@@ -135,24 +134,31 @@ class Run(RunData):
 
     def _go_on(self, kept: Path, *, anyway: bool, tell: Tell) -> None:
         there = Recipe.from_tree(read_yaml(kept), str(kept))
-        differences = recipe_differences(there, self.recipe)
+        differences, again = recipe_differences(there, self.recipe), self.prepared_again()
         if differences and not anyway:
             raise UserError(
                 f"{self.folder}: holds another recipe ({differences[0]}); repeat the overrides it began "
                 "with, choose another name=..., or go on with this one all the same: --resume-anyway"
             )
+        if again and not anyway:
+            raise UserError(
+                f"{again[0]}: was prepared again since the run began, and is not the same; choose another "
+                "name=..., or go on with it all the same: --resume-anyway"
+            )
         if not (self.folder / BODY).is_file():
             with writing(self.folder):
                 write_json(self.folder / BODY, self.body.to_tree())
-        if differences:
+        if differences or again:
+            others = [f"another recipe: {line}" for line in differences]
+            others += [f"another content of {store}" for store in again]
             with locked(self.folder):
-                self._replace_recipe(there, differences, tell)
+                self._replace_recipe(there, others, tell, anew=bool(again))
 
     def _make(self) -> None:
         """Make the folder of a new run, after everything that can be wrong."""
         self._refuse_other_things()
         self._check()
-        environment = describe_environment(self.device)
+        environment = describe_environment(self.device) | {"stores": self.store_sums}
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
@@ -162,30 +168,33 @@ class Run(RunData):
                 )
             self._refuse_other_things()
             with writing(self.folder):
-                write_json(self.folder / _ENVIRONMENT, environment)
+                write_json(self.folder / ENVIRONMENT, environment)
                 write_json(self.folder / BODY, self.body.to_tree())
                 self._write_recipe()  # last: whatever has a recipe has the others
 
     def _refuse_other_things(self) -> None:
         """Raise UserError when the folder holds more than the beginning of a run that was killed."""
-        if any(path.name not in (_ENVIRONMENT, BODY) for path in contents(self.folder)):
+        if any(path.name not in (ENVIRONMENT, BODY) for path in contents(self.folder)):
             raise UserError(f"{self.folder}: is not empty and holds no run; choose another name=...")
 
-    def _replace_recipe(self, there: Recipe, differences: Sequence[str], tell: Tell) -> None:
-        """Let this recipe take the place of another; UserError where the run cannot go on with it."""
+    def _replace_recipe(self, there: Recipe, others: Sequence[str], tell: Tell, *, anew: bool) -> None:
+        """Let this recipe take the place of another; UserError where the run cannot go on with it.
+
+        `others` tells what is not as before; with `anew` no epoch has the batches that it began with.
+        """
         if self.body != body_of(self.recipe.data, self.stores[0]):
             raise UserError(f"{self.folder}: its encoders learn from another body; choose another name=...")
         self._check()
         found = {stage.name: self._loadable(stage) for stage in self.recipe.stages}
-        for line in differences:
-            tell(f"{self.folder}: goes on with another recipe: {line}")
+        for line in others:
+            tell(f"{self.folder}: goes on with {line}")
         for stage in self.recipe.stages:
             checkpoint = found[stage.name]
             if checkpoint is None:
                 continue
             if checkpoint.epoch >= stage.training.epochs:
                 tell(f"stage {stage.name}: is trained already, and stays as it is")
-            elif checkpoint.step and _order(there, stage.name) != _order(self.recipe, stage.name):
+            elif checkpoint.step and (anew or _order(there, stage.name) != _order(self.recipe, stage.name)):
                 tell(f"stage {stage.name}: epoch {checkpoint.epoch + 1} begins anew, in other batches")
                 self._checkpoints(stage).save(replace(checkpoint, step=0, totals={}))
         places = (self.folder / f"recipe.{number}.yaml" for number in itertools.count(1))
@@ -193,6 +202,7 @@ class Run(RunData):
         with writing(self.folder):
             write_text(older, (self.folder / RECIPE).read_text(encoding="utf-8"))
             self._write_recipe()
+            write_json(self.folder / ENVIRONMENT, self.noted() | {"stores": self.store_sums})
         tell(f"{self.folder}: the recipe until here is kept as {older.name}")
 
     def _loadable(self, stage: StageConfig) -> Checkpoint | None:

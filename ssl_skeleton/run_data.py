@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +12,14 @@ from torch import Tensor
 from ssl_skeleton.config import read_yaml
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
-from ssl_skeleton.data.store import Store, open_store
+from ssl_skeleton.data.store import Store, meta_sum, open_store
 from ssl_skeleton.environment import pick_device
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json
 from ssl_skeleton.recipe import Body, Recipe, body_of
 from ssl_skeleton.skeleton.layout import Layout
 
-RECIPE, BODY = "recipe.yaml", "body.json"
+RECIPE, BODY, ENVIRONMENT = "recipe.yaml", "body.json", "environment.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,24 @@ class RunData:
                 f"data.store=STORE data.split=SPLIT"
             )
         return self.stores[0]
+
+    @property
+    def store_sums(self) -> dict[str, str]:
+        """A sum of what each store holds, by its path."""
+        return {str(store.path): meta_sum(store.meta.to_tree()) for store in self.stores}
+
+    def noted(self) -> dict[str, Any]:
+        """What is noted of the run's beginning; nothing where that is gone."""
+        path = self.folder / ENVIRONMENT
+        tree = read_json(path) if path.is_file() else {}
+        return tree if isinstance(tree, dict) else {}
+
+    def prepared_again(self) -> list[str]:
+        """The paths of the stores that hold something else than when the run began, where that was noted."""
+        sums = self.noted().get("stores")
+        if not isinstance(sums, dict):
+            return []
+        return [store for store, found in self.store_sums.items() if sums.get(store, found) != found]
 
     @cached_property
     def splits(self) -> tuple[Split, ...]:

@@ -136,7 +136,7 @@ def main_alone(fault: str) -> str | None:
     def work() -> str:
         if fault:
             raise UserError(fault)
-        return f"done by rank {ranks.rank()}"
+        return f"done by rank {ranks.rank()} of {ranks.world_size()}"
 
     try:
         return ranks.on_main(work)

@@ -72,6 +72,16 @@ def test_when_a_rank_dies_another_number_goes_on_from_the_last_checkpoint(house,
     assert_trained_alike(house / "hurt" / "fuse", house / "alone" / "fuse")
 
 
+def test_several_ranks_go_on_with_another_recipe(house, ranks_at_hand, tmp_path):
+    shutil.copytree(house / "alone" / "graph", tmp_path / "graph")
+    more = ["stages.1.training.epochs=3", "--resume-anyway"]
+    words = ["--cfg", str(house / "graph.yaml"), "--runs", str(tmp_path), *more]
+    found = ranks_at_hand.apart(2, ranked_jobs.command, "pretrain", *words)
+    assert [(code, err) for code, _, err in found] == [(0, "")] * 2
+    assert "goes on with another recipe: stages.1.training.epochs is 2 there, 3 here" in found[0][1]
+    assert load_checkpoint(tmp_path / "graph" / "checkpoints" / "main.pt", "main").epoch == 3
+
+
 @pytest.mark.parametrize("evaluator", [linear, knn])
 def test_several_ranks_score_as_one_does(evaluator, house, ranks_at_hand, tmp_path, capsys):
     verb = evaluator.__name__.removeprefix("ssl_skeleton.")

@@ -75,7 +75,7 @@ def test_a_rank_can_work_alone(ranks_at_hand):
 
 
 def test_the_main_rank_works_while_others_wait(ranks_at_hand):
-    assert ranks_at_hand.together(2, ranked_jobs.main_alone, "") == ["done by rank 0", None]
+    assert ranks_at_hand.together(2, ranked_jobs.main_alone, "") == ["done by rank 0 of 1", None]
     assert ranks_at_hand.together(2, ranked_jobs.main_alone, "full") == ["error: full", "error: full"]
 
 
@@ -118,6 +118,13 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match="this machine has 2 GPUs, fewer than ranks"):
         pick_device("auto")
+
+
+@pytest.mark.parametrize("count", ["", "many"])
+def test_a_number_of_ranks_that_is_none_is_told(count, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(UserError, match=f"WORLD_SIZE is {count}, but the ranks cannot meet"), ranks.started():
+        pass
 
 
 def test_ranks_that_cannot_meet_say_so(monkeypatch):

@@ -19,7 +19,7 @@ from ssl_skeleton.files import locked
 from ssl_skeleton.pretext.base import Pretext
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
-from ssl_skeleton.training.checkpoint import Checkpoint, load_checkpoint
+from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint
 
 EPOCHS, STEPS = 4, 5  # 18 clips in batches of 4
 
@@ -119,6 +119,44 @@ def test_the_same_recipe_goes_on_as_ever(run, store, tmp_path):
     whole.pretrain()
     again.pretrain()
     assert same(vars(checkpoint(again)), vars(checkpoint(whole)))
+
+
+def test_what_is_kept_may_change_freely(run):
+    keys = {"checkpoint_every": 3, "checkpoint_steps": 4, "keep": 2, "keep_best": "true"}
+    other = changed(run.recipe, *(f"stages.1.training.{key}={value}" for key, value in keys.items()))
+    again, saved = Run.start(other, run.folder, resume=True), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Checkpoints, "_check_finite", lambda self, found: saved.append((found.epoch, found.step))
+        )
+        again.pretrain()
+    assert saved == [(2, 2), (3, 0), (3, 1), (4, 0)]  # steps 12 and 16, epochs 3 and 4
+    names = {path.name for path in (run.folder / "checkpoints").iterdir()}
+    assert names - {"teacher.pt"} == {"main.pt", "main-best.pt", "main-epoch-0003.pt", "main-epoch-0004.pt"}
+
+
+def test_a_store_that_was_prepared_again_is_noticed(store, tmp_path):
+    mine = tmp_path / "store"
+    shutil.copytree(store, mine)
+    run = stopped_at(tiny_recipe(mine), tmp_path / "run", STEPS + 2)
+    shutil.rmtree(mine)
+    tiny_store(mine, bodies=2)
+    again = Run.open(run.folder).recipe
+    with pytest.raises(UserError, match=rf"^{mine}: was prepared again .* --resume-anyway$"):
+        Run.start(again, run.folder, resume=True)
+    _, told = go_on_anyway(run)
+    assert told[:2] == [
+        f"{run.folder}: goes on with another content of {mine}",
+        "stage main: epoch 2 begins anew, in other batches",
+    ]
+    assert Run.start(again, run.folder, resume=True).pretrain() == ("main",)
+
+
+@pytest.mark.parametrize("noted", ["[]", '{"stores": 3}', '{"stores": {}}', None])
+def test_a_run_that_notes_nothing_of_its_stores_goes_on(noted, run):
+    environment = run.folder / "environment.json"
+    environment.write_text(noted) if noted else environment.unlink()
+    assert Run.start(run.recipe, run.folder, resume=True).pretrain() == ("main",)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class GRU(Encoder):
         """Features (N, T, D); zero past a clip's length."""
         x_nti = x_nctvm.permute(0, 2, 3, 1, 4).flatten(2)
         if self.norm is not None:
-            x_nti = self.norm(x_nti[:, :, None], frame_mask(lengths, x_nti.shape[1]))[:, :, 0]
+            x_nti = self.norm(x_nti[:, :, None], _mask(lengths, x_nti.shape[1]))[:, :, 0]
         return recur(self.gru, x_nti, lengths)
 
     def layers(self) -> list[list[nn.Parameter]]:
@@ -59,3 +60,10 @@ class GRU(Encoder):
             for first in range(0, len(weights), directions)
         ]
         return layers if self.norm is None else [[*self.norm.parameters()], *layers]
+
+
+def _mask(lengths: Tensor, frames: int) -> Tensor | None:
+    """The valid frames (N, T); None when all are, which a graph cannot ask."""
+    if not torch.compiler.is_compiling() and bool((lengths == frames).all()):
+        return None
+    return frame_mask(lengths, frames)

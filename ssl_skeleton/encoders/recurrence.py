@@ -23,8 +23,10 @@ def recur(gru: nn.GRU, x_nti: Tensor, lengths: Tensor, frames: int | None = None
     """
     frames = frames or x_nti.shape[1]
     if x_nti.device.type == "cpu" and not exporting():
-        states_ntd: Tensor = _layer_by_layer(gru, x_nti, lengths, frames)
-        return states_ntd
+        layers = _layer_by_layer
+        if torch.compiler.is_compiling():
+            layers = torch.compiler.disable(layers)  # type: ignore[no-untyped-call]
+        return layers(gru, x_nti, lengths, frames)
     x_nti = x_nti.expand(-1, frames, -1)
     if exporting() and not gru.training:
         valid_nt = frame_mask(lengths, frames)
@@ -33,7 +35,6 @@ def recur(gru: nn.GRU, x_nti: Tensor, lengths: Tensor, frames: int | None = None
     return _by_library(gru, x_nti, lengths)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _layer_by_layer(gru: nn.GRU, x_nti: Tensor, lengths: Tensor, frames: int) -> Tensor:
     """By the layers made for CPUs, which no graph holds: it would be as long as a clip."""
     directions = 2 if gru.bidirectional else 1

@@ -80,12 +80,13 @@ def _leave_to_flush(args: threading.ExceptHookArgs) -> None:
 def _forget(path: Path, stage: str, first_epoch: int) -> None:
     """Take back the lines of `stage` after `first_epoch`, and whatever is no line of a log.
 
-    A run that is killed while it writes leaves half a line, a machine that loses its power anything.
+    A run that is killed while it writes leaves half a line, a machine that loses its power anything. A link
+    gives way to a file: to write through one may be to write anywhere.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     kept = []
-    for line in path.read_bytes().splitlines():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         place = _place(line)
         if place is not None and (place[0] != stage or place[1] <= first_epoch):
             kept.append(line + b"\n")

@@ -155,9 +155,8 @@ class _Training:
         if self.log is None:
             return
         epoch = self.at.epoch + 1
-        with ranks.alone():
-            for observe in self.observers:
-                values |= observe(epoch, self.task.pretext, self.log.board)
+        for observe in self.observers:
+            values |= observe(epoch, self.task.pretext, self.log.board)
         self.task.pretext.train()
         self.log.epoch(epoch, values)
 

@@ -28,6 +28,7 @@ from ssl_skeleton.training.task import Task
 _NEWER = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _BUFFERS_STAY: dict[str, Any] = {"forward_sync_buffers" if _NEWER else "broadcast_buffers": False}
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SCALER = ("scale", "_growth_tracker")  # what the loss scaling of fp16 remembers; the rest are its options
 _SMALLEST_SCALE = 2.0**-10  # it begins at 2^16 and is halved by every step that it makes overflow
 
 
@@ -78,7 +79,7 @@ class Step:
         scaler = {}
         if self.scaler.is_enabled():
             found = self.scaler.state_dict()
-            scaler = {name: float(found[name]) for name in ("scale", "_growth_tracker")}
+            scaler = {name: float(found[name]) for name in _SCALER}
         return {
             "pretext": self.pretext.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -90,7 +91,8 @@ class Step:
         load_state(self.pretext, checkpoint.pretext, where)
         load_optimiser(self.optimiser, self.config.optimiser, checkpoint.optimiser, where)
         if self.scaler.is_enabled():
-            self.scaler.load_state_dict(self.scaler.state_dict() | checkpoint.scaler)
+            found = {name: checkpoint.scaler[name] for name in _SCALER if name in checkpoint.scaler}
+            self.scaler.load_state_dict(self.scaler.state_dict() | found)
 
     def _gradients(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         """Compute the gradients of the loss of the global batch; gives what is this rank's of every part.

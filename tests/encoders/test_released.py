@@ -230,7 +230,10 @@ def changed(tmp_path, config=GRU, **changes):
         ({"head__weight": torch.ones(10**15, 0)}, "but should be (classes, 8)"),
         ({"head__weight": torch.eye(8)[:3].to_sparse()}, "it wants torch._utils._rebuild_sparse_tensor"),
         ({"head__weight": [1.0]}, "'head.weight' is no plain tensor"),
-        ({"head__weight": torch.ones(3, 8, dtype=torch.float8_e4m3fn)}, "_rebuild_tensor_v3, and what could run"),
+        (
+            {"head__weight": torch.ones(3, 8, dtype=torch.float8_e4m3fn)},
+            "_rebuild_tensor_v3, and what could run",
+        ),
         ({"head__weight": torch.ones(3, 8, dtype=torch.float64) * 1e300}, "head.weight is not finite"),
         ({"encoder__more": torch.ones(2)}, "encoder.more is (2,), but should be absent"),
     ],

@@ -86,6 +86,18 @@ def test_no_damage_stops_a_log(tmp_path_factory, data):
     assert lines(folder) == kept
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_is_written_through_a_link(there, tmp_path):
+    target = tmp_path / "elsewhere"
+    if there:
+        target.write_bytes(b"mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").symlink_to(target)
+    write(tmp_path / "run", "main", 1)
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1]
+    assert target.read_bytes() == b"mine" if there else not target.exists()
+
+
 def test_what_is_not_finite_is_null(tmp_path):
     with RunLog(tmp_path, "main", 0) as log:
         log.epoch(1, {"loss": 1.0, "lost": float("nan"), "endless": float("inf")})

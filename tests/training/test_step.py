@@ -195,7 +195,10 @@ def test_the_loss_scale_is_gone_on_with(store, tmp_path):
     kept = checkpoint_of(step)
     assert kept.scaler == {"scale": 2.0**16, "_growth_tracker": 2.0}
     again = Step(pretext_task("contrast", store), config)
+    kept.scaler["growth_factor"] = 0.0  # an option, which a file of strangers has no say in
     again.load(kept, tmp_path)
+    assert again.scaler.get_growth_factor() == 2.0
+    del kept.scaler["growth_factor"]
     assert again.state()["scaler"] == kept.scaler
     assert made(pretext_task("reconstruct", store), TrainingConfig(batch=6))[0].state()["scaler"] == {}
 

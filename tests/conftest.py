@@ -27,8 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the test modules, which count their examples as they are loaded (`builders.examples`)."""
+    import torch
+
     if config.getoption("--deep"):
         os.environ["SSL_SKELETON_DEEP"] = "1"
+    # Before anything loads Triton, as torch's compiler does: without a GPU, kernels run in the interpreter.
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

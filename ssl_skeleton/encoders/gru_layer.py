@@ -82,8 +82,28 @@ class _Weights:
         return _Weights(input_dgi, hidden_dgh.roll(size, dims=1), bias_d1g.to(dtype))
 
 
+class _Gates:
+    """U_n h + c_n, r, z and n of a frame's clips, (D, n, 4 H); or the loss's slopes by what opens them."""
+
+    def __init__(self, all_dng: Tensor) -> None:
+        self.all = all_dng
+        self.heard, self.reset, self.update, self.new = all_dng.chunk(4, dim=2)
+
+    def filled(self, all_dng: Tensor) -> "_Gates":
+        """With other numbers, of fewer bits."""
+        self.all.copy_(all_dng)
+        return self
+
+    def open(self) -> "_Gates":
+        """From what the products gave."""
+        size = self.new.shape[2]
+        self.all[..., size : 3 * size].sigmoid_()
+        torch.addcmul(self.new, self.reset, self.heard, out=self.new).tanh_()
+        return self
+
+
 def _walk(x_dri: Tensor, rows: FrameRows, weights: _Weights) -> tuple[Tensor, Tensor]:
-    """The states, (R, H) in their rows; and the gates (D, K, 4 H), of 16 bits before they are `opened`."""
+    """The states, (R, H) in their rows; and the gates (D, K, 4 H), of 16 bits before they are opened."""
     directions, clips, count = rows.shape
     size, wide = weights.hidden_dgh.shape[2], _wide(x_dri.dtype)
     gate_dkg = x_dri.new_empty(directions, x_dri.shape[1], 4 * size)
@@ -91,30 +111,21 @@ def _walk(x_dri: Tensor, rows: FrameRows, weights: _Weights) -> tuple[Tensor, Te
     torch.baddbmm(weights.bias_d1g[..., size:], x_dri, weights.input_dgi.mT, out=gate_dkg[..., size:])
     if x_dri.shape[1] < count:
         gate_dkg = gate_dkg[:, rows.place_k]
-    gates = torch.split(gate_dkg, rows.sizes, dim=1)
     state_rh = x_dri.new_empty(directions * (clips + count), size)
     state_rh[: directions * clips] = 0
     states = _frames(state_rh, directions, [clips, *rows.sizes])
+    gates = torch.split(gate_dkg, rows.sizes, dim=1)
     hidden_dhg = weights.hidden_dgh.mT if x_dri.dtype is not wide else weights.hidden_dgh.mT.contiguous()
     h_dnh, room_dng = (x_dri.new_zeros(directions, clips, width * size, dtype=wide) for width in (1, 4))
     for clips, frames in _runs(rows.sizes):
-        h, room = h_dnh[:, :clips], room_dng[:, :clips]
+        h, room = h_dnh[:, :clips], _Gates(room_dng[:, :clips])
         for frame in frames:
             part = gates[frame][..., : 3 * size]
             torch.baddbmm(part, states[frame][:, :clips], hidden_dhg, out=part)
-            _, _, update, new = _opened(_widened(gates[frame], room))
-            torch.lerp(new, h, update, out=h)
+            gate = (_Gates(gates[frame]) if x_dri.dtype is wide else room.filled(gates[frame])).open()
+            torch.lerp(gate.new, h, gate.update, out=h)
             states[frame + 1].copy_(h)
     return state_rh, gate_dkg
-
-
-def _opened(gate_dng: Tensor) -> tuple[Tensor, ...]:
-    """U_n h + c_n, r, z and n, in place of what the products gave."""
-    size = gate_dng.shape[2] // 4
-    gate_dng[..., size : 3 * size].sigmoid_()
-    heard, reset, _, new = parts = gate_dng.chunk(4, dim=2)
-    torch.addcmul(new, reset, heard, out=new).tanh_()
-    return parts
 
 
 @dataclass(frozen=True)
@@ -136,36 +147,30 @@ def _walk_back(
     slopes, gates, kept = (torch.split(x, sizes, dim=1) for x in (slope_dkh, gate_dkg, kept_dkg))
     bias_tdg = state_rh.new_empty(len(sizes), directions, 4 * size, dtype=wide)
     given_dng = state_rh.new_zeros(directions, clips, 3 * size, dtype=wide)
-    widths = (1, wide), (1, wide), (1, wide), (1, wide), (4, wide), (4, wide), (3, dtype), (1, dtype)
+    widths = (4, wide), (4, wide), (1, wide), (1, wide), (1, wide), (1, wide), (3, dtype), (1, dtype)
     rooms = [state_rh.new_zeros(directions, clips, width * size, dtype=kind) for width, kind in widths]
     for clips, frames in _runs(sizes, backwards=True):
-        by_state, by_less, some, wide_room, gate_room, slope_room, factor_room, narrow_room = (
-            room[:, :clips] for room in rooms
-        )
+        gate_room, by_room = (_Gates(room[:, :clips]) for room in rooms[:2])
+        d, less, some, room, factor, product = (room[:, :clips] for room in rooms[2:])
         for frame in frames:
-            if dtype is wide:
-                by_gate, (heard, reset, update, new) = kept[frame], gates[frame].chunk(4, dim=2)
-            else:
-                by_gate, (heard, reset, update, new) = slope_room, _opened(gate_room.copy_(gates[frame]))
-            by_heard, by_reset, by_update, by_new = by_gate.chunk(4, dim=2)
-            by_state.add_(_widened(slopes[frame], wide_room))
-            torch.addcmul(by_state, by_state, update, value=-1, out=by_less)  # d (1 - z)
-            torch.mul(by_less, new, out=some)
-            torch.addcmul(by_less, some, new, value=-1, out=by_new)  # d (1 - z) (1 - n^2)
-            torch.mul(by_new, reset, out=by_heard)
-            torch.mul(by_heard, heard, out=some)
-            torch.addcmul(some, some, reset, value=-1, out=by_reset)
-            torch.sub(_widened(states[frame], wide_room), new, out=some)  # z (h - n)
-            torch.mul(some, by_less, out=by_update)
-            torch.sum(by_gate, dim=1, out=bias_tdg[frame])
+            gate = _Gates(gates[frame]) if dtype is wide else gate_room.filled(gates[frame]).open()
+            by = _Gates(kept[frame]) if dtype is wide else by_room
+            d.add_(_cast(slopes[frame], room))
+            torch.addcmul(d, d, gate.update, value=-1, out=less)  # d (1 - z)
+            torch.mul(less, gate.new, out=some)
+            torch.addcmul(less, some, gate.new, value=-1, out=by.new)  # d (1 - z) (1 - n^2)
+            torch.mul(by.new, gate.reset, out=by.heard)
+            torch.mul(by.heard, gate.heard, out=some)
+            torch.addcmul(some, some, gate.reset, value=-1, out=by.reset)
+            torch.sub(_cast(states[frame], room), gate.new, out=some)  # z (h - n)
+            torch.mul(some, less, out=by.update)
+            torch.sum(by.all, dim=1, out=bias_tdg[frame])
             if held:
-                given_dng[:, :clips].add_(by_gate[..., size:])
-            factor = by_gate[..., : 3 * size]
+                given_dng[:, :clips].add_(by.all[..., size:])
             if dtype is not wide:
-                kept[frame].copy_(by_gate)
-                factor = factor_room.copy_(factor)
-            torch.bmm(factor, hidden_dgh, out=narrow_room)
-            by_state.mul_(update).add_(_widened(narrow_room, wide_room))
+                kept[frame].copy_(by.all)
+            torch.bmm(_cast(by.all[..., : 3 * size], factor), hidden_dgh, out=product)
+            torch.addcmul(_cast(product, room), d, gate.update, out=d)
     given_drg = given_dng.to(dtype) if held else kept_dkg[..., size:]
     return _Slopes(kept_dkg, given_drg, bias_tdg.sum(dim=0))
 
@@ -237,8 +242,8 @@ def _stacked(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return stacked
 
 
-def _widened(x: Tensor, room: Tensor) -> Tensor:
-    """The same numbers as those of `room` are; in it, if they are others."""
+def _cast(x: Tensor, room: Tensor) -> Tensor:
+    """The same numbers as those of `room` are: in it, unless they are so already."""
     return x if x.dtype == room.dtype else room.copy_(x)
 
 

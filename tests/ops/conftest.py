@@ -1,12 +1,7 @@
-import os
 from importlib.util import find_spec
 
 import pytest
 import torch
-
-# Before anything loads Triton: without a GPU, its kernels run in the interpreter, on the CPU.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="module", params=["torch", "triton"])

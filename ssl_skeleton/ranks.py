@@ -5,6 +5,8 @@ Nothing else touches torch.distributed. Without torchrun there is one rank, and 
 
 import itertools
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -281,7 +283,13 @@ def _with_last(those: list[Item], item: Item) -> Iterator[None]:
 
 @contextmanager
 def _meeting() -> Iterator[None]:
-    """Where ranks find each other; UserError when they do not."""
+    """Where ranks find each other; UserError when they do not.
+
+    A signal ends the process at once: Python's own handlers would wait until the others are there.
+    """
+    main = threading.current_thread() is threading.main_thread()  # no other can set handlers
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -290,6 +298,9 @@ def _meeting() -> Iterator[None]:
         raise UserError(
             f"WORLD_SIZE is {found}, but the ranks cannot meet ({reason}); start them with torchrun"
         ) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,4 +1,10 @@
 import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 import ranked_jobs
@@ -135,3 +141,17 @@ def test_ranks_that_cannot_meet_say_so(monkeypatch):
         ranks.started(),
     ):
         pass
+
+
+def test_a_signal_ends_a_rank_that_waits_for_others():
+    """Nobody else comes to the meeting, at which Python's own handlers would wait with it."""
+    code = "from ssl_skeleton import ranks; print(1, flush=True); ranks.started().__enter__()"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    environment = os.environ | place | {"WORLD_SIZE": "2", "RANK": "0"}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as waiting:  # noqa: S603
+        waiting.stdout.readline()
+        time.sleep(1)  # so that it waits
+        waiting.terminate()
+        assert waiting.wait(timeout=30) == -signal.SIGTERM

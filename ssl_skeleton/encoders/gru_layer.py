@@ -98,7 +98,8 @@ class _Gates:
         """From what the products gave."""
         size = self.new.shape[2]
         self.all[..., size : 3 * size].sigmoid_()
-        torch.addcmul(self.new, self.reset, self.heard, out=self.new).tanh_()
+        new = torch.addcmul(self.new, self.reset, self.heard)
+        self.new.copy_(new.tanh_())
         return self
 
 

@@ -8,19 +8,19 @@ that are not named this time stay in results.json. Everything is of the last epo
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.evaluation.tables import Cell, Grid, markdown_grid, percent
 from ssl_skeleton.files import read_json, write_json, write_text
-from ssl_skeleton.probing import Evaluator, evaluate
+from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import load_recipe
 from ssl_skeleton.run import Run
 
-EVALUATORS: tuple[Evaluator, ...] = ("linear", "knn")
+EVALUATORS: tuple[str, ...] = ("linear", "knn")
 KEPT = ("evaluator", "store", "split", "protocol", "epoch", "seed", "top1", "top5", "k", "per_class")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
@@ -70,24 +70,15 @@ def markdown_table(results: dict[str, Any]) -> str:
     """A row a recipe: top-1 in % of the representation and its baselines, mean and deviation over seeds."""
     head = ["recipe", "seeds"]
     head += [f"{score}{of}" for score in ("linear", "1-NN") for of in ("", ", untrained", ", raw")]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for name, by_seed in sorted(results.items()):
-        row = [f"`{name}`", ", ".join(sorted(by_seed, key=int))]
+        row = [name, ", ".join(sorted(by_seed, key=int))]
         for evaluator in EVALUATORS:
             found = [scores[evaluator] for scores in by_seed.values()]
-            row.append(f"**{mean_and_deviation([scores['top1'] for scores in found])}**")
-            for baseline in ("untrained", "raw"):
-                row.append(mean_and_deviation([scores["baselines"][baseline]["top1"] for scores in found]))
+            beside = [[scores["baselines"][what] for scores in found] for what in ("untrained", "raw")]
+            row += [percent(Cell(tuple(scores["top1"] for scores in each))) for each in (found, *beside)]
         rows.append(row)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def mean_and_deviation(shares: Sequence[float]) -> str:
-    """Shares in %, as mean ± sample standard deviation where there are several."""
-    percent = [100 * value for value in shares]
-    if len(percent) == 1:
-        return f"{percent[0]:.1f}"
-    return f"{statistics.mean(percent):.1f} ± {statistics.stdev(percent):.1f}"
+    return markdown_grid(Grid(head, rows))
 
 
 def write_table(readme: Path, table: str) -> None:

@@ -3,7 +3,25 @@
 import sys
 from collections.abc import Sequence
 
-from ssl_skeleton import convert, describe, finetune, knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton import (
+    cluster,
+    compare,
+    convert,
+    describe,
+    early,
+    embed,
+    finetune,
+    fuse,
+    knn,
+    linear,
+    prepare,
+    pretrain,
+    retrieve,
+    robustness,
+    search,
+    synthesise,
+    transfer,
+)
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.errors import UserError, nearest
 
@@ -14,8 +32,17 @@ VERBS = {
     "pretrain": pretrain,
     "linear": linear,
     "knn": knn,
+    "retrieve": retrieve,
     "convert": convert,
     "finetune": finetune,
+    "early": early,
+    "robustness": robustness,
+    "cluster": cluster,
+    "transfer": transfer,
+    "fuse": fuse,
+    "embed": embed,
+    "search": search,
+    "compare": compare,
 }
 
 

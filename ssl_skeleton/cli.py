@@ -7,6 +7,7 @@ import argparse
 import io
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -156,6 +157,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def add_overrides(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Let a command take `key.path=value` arguments."""
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help=help_text)
+
+
+def apart_from_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Of the words that an option of several has taken, its own, and the overrides that came after them."""
+    overrides = [word for word in words if re.match(r"[a-z_0-9.]+=", word)]
+    return [word for word in words if word not in overrides], overrides
 
 
 def progress(items: Iterable[Item], total: int, what: str, done: int = 0) -> Iterable[Item]:

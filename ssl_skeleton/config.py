@@ -95,6 +95,20 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
     return tree
 
 
+def leaves(tree: object, prefix: str = "") -> dict[str, object]:
+    """The plain values of a tree by their key paths; an empty list is one."""
+    if isinstance(tree, dict):
+        items = list(tree.items())
+    elif isinstance(tree, list) and tree:
+        items = list(enumerate(tree))
+    else:
+        return {prefix: tree}
+    found: dict[str, object] = {}
+    for key, value in items:
+        found |= leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
 def _copy(tree: Any, left: list[int] | None = None) -> Any:
     """A copy in which a YAML alias and its anchor are no longer one object; `left` counts down its size."""
     left = [_MOST_VALUES] if left is None else left

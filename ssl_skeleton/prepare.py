@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_skeleton.cli import Parser, count, positive, progress, run_command, share, some_path
-from ssl_skeleton.data.preparation.preparation import Preparation, prepare_store, read_missing
+from ssl_skeleton.data.preparation.preparation import Preparation, prepare_store, read_missing, skipped_lines
 from ssl_skeleton.data.preparation.reading import useful_processes
 from ssl_skeleton.data.readers import FORMATS, open_reader
 from ssl_skeleton.data.store import EVERYTHING, StoreMeta, open_store
@@ -16,7 +16,6 @@ EXAMPLES = """\
   python -m ssl_skeleton.prepare ntu60 --source nturgbd_skeletons_s001_to_s017.zip --out data/ntu60
   python -m ssl_skeleton.prepare cmu --source cmu_mocap --fps 30 --out data/cmu
   python -m ssl_skeleton.prepare own --source recordings --about about.yaml --out data/mine"""
-LISTED = 5  # names shown of each kind of skipped clip
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,13 +74,8 @@ def summary(out: Path, meta: StoreMeta, result: Preparation) -> str:
         f"{meta.layout.name}, splits {', '.join([*meta.splits, EVERYTHING])}"
     ]
     lines += [f"! {fault}" for fault in split_faults(out)]
-    for why, names in result.skipped.items():
-        more = f"; all in {out / 'skipped.csv'}" if len(names) > LISTED else ""
-        shown = "; ".join(name if name.isprintable() else repr(name) for name in names[:LISTED])
-        lines += [f"skipped {len(names)} {why}: {shown}{more}"] if names else []
-    return "\n".join(
-        lines if any(result.skipped.values()) else [*lines, f"skipped none of {result.files} files"]
-    )
+    skipped = skipped_lines(result.skipped, f"all in {out / 'skipped.csv'}")
+    return "\n".join([*lines, *(skipped or [f"skipped none of {result.files} files"])])
 
 
 def split_faults(out: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ssl_skeleton.config import Config, apply_overrides, read_yaml
+from ssl_skeleton.config import Config, apply_overrides, leaves, read_yaml
 from ssl_skeleton.data.frames import Residence
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.store import Store, open_store
@@ -18,9 +18,13 @@ from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.encoders.pooling import Pooling
 from ssl_skeleton.errors import UserError, nearest
+from ssl_skeleton.evaluation.clustering import ClusterConfig
 from ssl_skeleton.evaluation.finetune import FinetuneConfig
+from ssl_skeleton.evaluation.fusion import FusionConfig
 from ssl_skeleton.evaluation.knn import KnnConfig
-from ssl_skeleton.evaluation.linear import LinearConfig
+from ssl_skeleton.evaluation.linear import AnyLinear, LinearConfig
+from ssl_skeleton.evaluation.retrieval import RetrieveConfig
+from ssl_skeleton.evaluation.shown import EarlyConfig, RobustnessConfig
 from ssl_skeleton.pretext import AnyPretext
 from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 from ssl_skeleton.training.config import TrainingConfig
@@ -98,11 +102,23 @@ class RepresentationConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """How the representation is scored."""
+    """How the representation is scored.
 
-    linear: LinearConfig = LinearConfig()
+    clips       through how many windows the linear probe sees a test clip: they are evenly placed, and the
+                class probabilities are averaged; 1 shows the whole clip
+    clip_share  how much of the clip each of several windows shows; the probe learns from whole clips
+    """
+
+    clips: int = Field(default=1, ge=1)
+    clip_share: float = Field(default=0.9, gt=0, le=1)
+    linear: AnyLinear = LinearConfig()
     knn: KnnConfig = KnnConfig()
+    retrieve: RetrieveConfig = RetrieveConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    fuse: FusionConfig = FusionConfig()
+    early: EarlyConfig = EarlyConfig()
+    robustness: RobustnessConfig = RobustnessConfig()
 
 
 class Recipe(Config):
@@ -181,29 +197,22 @@ def check_split_of(data: dict[str, Any]) -> None:
 
 
 def recipe_differences(one: Config, other: Config) -> list[str]:
-    """The key paths in which two configs differ, each with both values.
+    """The key paths in which two configs differ, each with both values."""
+    differing = differing_keys(one, other)
+    return [f"{key} is {there!r} there, {here!r} here" for key, (there, here) in differing.items()]
+
+
+def differing_keys(one: Config, other: Config) -> dict[str, tuple[object, object]]:
+    """The values of two configs where they differ, by key path; None where one lacks the key.
 
     What is of the machine, or can change no number, is no difference: a run may go on with another.
     """
-    left, right = _leaves(one.to_tree()), _leaves(other.to_tree())
-    return [
-        f"{key} is {left.get(key)!r} there, {right.get(key)!r} here"
+    left, right = leaves(one.to_tree()), leaves(other.to_tree())
+    return {
+        key: (left.get(key), right.get(key))
         for key in left | right
         if left.get(key) != right.get(key) and not _OF_NO_NUMBER.fullmatch(key)
-    ]
-
-
-def _leaves(tree: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(tree, dict):
-        items = list(tree.items())
-    elif isinstance(tree, list) and tree:
-        items = list(enumerate(tree))
-    else:
-        return {prefix: tree}
-    leaves: dict[str, object] = {}
-    for key, value in items:
-        leaves |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
+    }
 
 
 def _shipped(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """What a run works on: its stores, their splits and frames, and the body that its encoders see."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json
 from ssl_skeleton.recipe import Body, Recipe, body_of
 from ssl_skeleton.skeleton.layout import Layout
+from ssl_skeleton.skeleton.remap import remap_matrix
 
 RECIPE, BODY, ENVIRONMENT = "recipe.yaml", "body.json", "environment.json"
 
@@ -99,16 +101,16 @@ class RunData:
 
     @cached_property
     def packed(self) -> PackedClips:
-        """The frames of all stores; UserError when one has other coordinates than the run."""
-        data, wanted = self.recipe.data, self.body.coordinates
-        for store in self.stores:
-            if store.meta.coordinates != wanted:
-                raise UserError(
-                    f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
-                    f"{', '.join(wanted)}; choose a store with the same coordinates"
-                )
+        """The frames of all stores; UserError when the run cannot see one."""
+        return self.pack(self.stores)
+
+    def pack(self, stores: Sequence[Store]) -> PackedClips:
+        """The frames of stores as the run sees them; UserError when it cannot see one."""
+        data = self.recipe.data
+        for store in stores:
+            self.check_body(store)
         return PackedClips(
-            self.stores,
+            stores,
             data.bodies,
             self.device,
             self.layout,
@@ -116,6 +118,19 @@ class RunData:
             order=data.order,
             residence=data.residence,
         )
+
+    def check_body(self, store: Store) -> None:
+        """Raise UserError when a store lacks joints that the run sees, or has other coordinates."""
+        wanted = self.body.coordinates
+        if store.meta.coordinates != wanted:
+            raise UserError(
+                f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
+                f"{', '.join(wanted)}; choose a store with the same coordinates"
+            )
+        try:
+            remap_matrix(store.layout, self.layout)
+        except UserError as error:
+            raise UserError(f"{store.path}: {error}") from None
 
     @property
     def training_clips(self) -> list[Tensor]:

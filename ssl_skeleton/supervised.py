@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssl_skeleton.data.views.view import ViewConfig, check_view
-from ssl_skeleton.evaluation.features import Source
+from ssl_skeleton.evaluation.features import Source, split_features
 from ssl_skeleton.evaluation.finetune import Lesson, check_lesson, finetune_scores, probe_scores
 from ssl_skeleton.evaluation.results import write_result
 from ssl_skeleton.probing import about, raw_baselines
@@ -51,7 +51,10 @@ def finetune(
         scratch = finetune(run, from_scratch=True, report=report)
         baselines = dict(scratch["baselines"])
     else:
-        baselines = {name: probe_scores(lesson, features(), config, linear) for name, features in raw.items()}
+        baselines = {}
+        for name, encode in raw.items():
+            features = split_features(run.packed, run.splits[0], encode())
+            baselines[name] = probe_scores(lesson, features, config, linear)
     evaluator = config.evaluator(from_scratch=from_scratch)
     scores, logs = finetune_scores(lesson, start, config, what=evaluator, report=report)
     if scratch is not None:

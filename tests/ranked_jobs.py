@@ -24,7 +24,7 @@ from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig
 from ssl_skeleton.encoders.base import EncoderConfig
 from ssl_skeleton.encoders.blocks.norm import FrameNorm, SyncedBatchNorm
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import Features, Source, calibrate_norms, encoder_features
+from ssl_skeleton.evaluation.features import Features, Source, calibrate_norms, encoding, split_features
 from ssl_skeleton.training.batches import Batch, draw_views
 from ssl_skeleton.training.config import TrainingConfig
 from ssl_skeleton.training.schedule import SGDConfig
@@ -180,7 +180,8 @@ def features(store: Path, frames: int | None, batch: int) -> Features:
     torch.manual_seed(0)
     source = Source(tiny.ENCODER.build(packed.layout, 3, 1), ViewConfig(), "mean_max")
     calibrate_norms(packed, FEATURED, SamplingConfig(frames=frames), source, batch)
-    return encoder_features(packed, FEATURED, SamplingConfig(frames=frames), [source], batch)
+    encode = encoding(packed, SamplingConfig(frames=frames), [source], batch)
+    return split_features(packed, FEATURED, encode)
 
 
 def command(verb: str, *arguments: str) -> tuple[int, str, str]:

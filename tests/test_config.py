@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ssl_skeleton.config import Config, apply_overrides, parse_yaml, read_yaml
+from ssl_skeleton.config import Config, apply_overrides, leaves, parse_yaml, read_yaml
 from ssl_skeleton.errors import UserError
 
 
@@ -361,3 +361,7 @@ def test_a_mapping_of_many_keys_is_read_fast():
     began = time.perf_counter()
     assert len(parse_yaml("\n".join(f"k{number}: 1" for number in range(20_000)), "here")) == 20_000
     assert time.perf_counter() - began < 60
+
+
+def test_the_values_of_a_tree_by_their_paths():
+    assert leaves({"a": [{"b": 1}, None], "c": {}, "d": []}) == {"a.0.b": 1, "a.1": None, "d": []}

@@ -79,7 +79,7 @@ def test_a_run_is_finetuned(folder, capsys):
         for repeat in (1, 2):
             for epoch in (1, 2):
                 assert f"\n{name}, repeat {repeat} of 2, {epoch}/2  loss " in printed.out
-    head = lines.index("finetune_0.5 on store, split cross_view, top-1 in %, mean ± deviation of 2 repeats")
+    head = lines.index("finetune_0.5 on store, split cross_view, in %, mean ± deviation of 2 repeats")
     assert [line.split("  ")[0] for line in lines[head + 2 : head + 5]] == [
         "fine-tuned",
         "raw coordinates, linear",

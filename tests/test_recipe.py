@@ -7,7 +7,7 @@ from tiny import PRETEXTS, recipe_tree, tiny_recipe
 from ssl_skeleton.config import apply_overrides
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.recipe import Recipe, load_recipe, recipe_differences
+from ssl_skeleton.recipe import Recipe, differing_keys, load_recipe, recipe_differences
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 STORE = Path("store")
@@ -67,6 +67,7 @@ def test_overrides_and_differences(tmp_path):
     assert recipe_differences(recipe, load_recipe(path, ["device=auto"])) == []
     moved = load_recipe(path, ["device=auto", "seed=3"])
     assert recipe_differences(recipe, moved) == ["seed is 0 there, 3 here"]
+    assert differing_keys(recipe, moved) == {"seed": (0, 3)}
 
 
 def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from ssl_skeleton.data.recording import IMAGE, METRES
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import raw_features
-from ssl_skeleton.evaluation.knn import knn_scores
+from ssl_skeleton.evaluation.features import raw_encoding, split_features, labels_of_test
+from ssl_skeleton.evaluation.knn import knn_probe
 from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe, load_recipe
 from ssl_skeleton.run import Run
@@ -59,6 +59,7 @@ def test_a_result_holds_all_that_is_promised(evaluator, run):
         "evaluator",
         "store",
         "store_path",
+        "store_sum",
         "split",
         "layout",
         "repair",
@@ -91,8 +92,9 @@ def test_other_streams_have_a_raw_baseline_of_their_own(streams, store, tmp_path
     assert result["streams"] == streams
     assert result["baselines"].keys() == {"raw", "raw_streams", "untrained"}
     for name, view in (("raw", ViewConfig()), ("raw_streams", ViewConfig(streams=tuple(streams)))):
-        raw = raw_features(run.packed, run.splits[0], run.recipe.data, view)
-        expected = knn_scores(raw, 3, run.recipe.evaluation.knn)
+        raw = split_features(run.packed, run.splits[0], raw_encoding(run.packed, run.recipe.data, view))
+        answers = knn_probe(raw, 3, run.recipe.evaluation.knn)
+        expected = answers(labels_of_test(run.packed, run.splits[0]))
         assert result["baselines"][name] == expected
 
 

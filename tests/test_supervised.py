@@ -12,8 +12,8 @@ from ssl_skeleton.data.views.augment import AugmentConfig
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import finetune as finetune_module
-from ssl_skeleton.evaluation.features import raw_features
-from ssl_skeleton.evaluation.linear import linear_scores
+from ssl_skeleton.evaluation.features import raw_encoding, split_features, labels_of_test
+from ssl_skeleton.evaluation.linear import linear_probe
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import load_layout
@@ -95,8 +95,9 @@ def test_the_baseline_is_the_training_from_scratch(run, result):
 
 
 def test_the_raw_baseline_is_the_linear_probe(run, result):
-    raw = raw_features(run.packed, run.splits[0], run.recipe.data, ViewConfig())
-    expected = linear_scores(raw, 3, run.recipe.evaluation.linear, 0)
+    split = run.splits[0]
+    raw = split_features(run.packed, split, raw_encoding(run.packed, run.recipe.data, ViewConfig()))
+    expected = linear_probe(raw, 3, run.recipe.evaluation.linear, 0)(labels_of_test(run.packed, split))
     assert result["baselines"]["raw"]["confusion"] == expected["confusion"]
 
 

@@ -52,7 +52,7 @@ def read_part(store: Store, layout: Layout, mend: RepairConfig) -> Part:
     matrix = remap_matrix(store.layout, layout) if layout != store.layout else None
     part = Part(store, _as_tensor(store.frames_rvc), store.tracks, False, matrix, ())
     spatial, root = spatial_of(store.meta.coordinates), store.layout.index(store.layout.root)
-    if spatial == 3 and not any(bool(part.x_rvc[rows, root].any()) for rows in row_blocks(len(part))):
+    if spatial == 3 and store.root_at_zero:
         at_zero = [root] if matrix is None else np.flatnonzero(matrix[:, root]).tolist()
         part = replace(part, at_zero=at_zero)
     if mend == RepairConfig():

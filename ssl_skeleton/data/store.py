@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ class Store:
     def lengths(self) -> NDArray[np.int64]:
         """The frames of every clip, (N,)."""
         return self.columns["frames"]
+
+    @cached_property
+    def root_at_zero(self) -> bool:
+        """Whether the root is exactly at zero in all frames, which are then all read to tell."""
+        root = self.layout.index(self.layout.root)
+        return not any(self.frames_rvc[rows, root].any() for rows in row_blocks(len(self.frames_rvc)))
 
 
 def open_store(path: Path) -> Store:

@@ -1,4 +1,4 @@
-"""Files of a store, which may come from strangers: they are of a sane size before anything is read."""
+"""Files of a store or an index, which may come from strangers: of a sane size before anything is read."""
 
 import stat
 from pathlib import Path
@@ -14,27 +14,28 @@ from ssl_skeleton.files import read_json
 _MOST_META = 1 << 26
 _MOST_TABLE, _MOST_LINE = 1 << 32, 1 << 12  # clips.csv, and a line of it on the average
 _MOST_HEADER = 1 << 16  # of an array
+_MEND = "prepare the store again"  # how errors end, unless they are told otherwise
 
 
-def read_tree(path: Path) -> Any:
+def read_tree(path: Path, mend: str = _MEND) -> Any:
     """The plain values of meta.json; UserError when it holds none, or far too many."""
-    size = _plain_size(path)
+    size = plain_size(path, mend)
     if size > _MOST_META:
-        raise UserError(f"{path}: {size} bytes are too many for the facts of a store; prepare it again")
+        raise UserError(f"{path}: {size} bytes are too many for what it has to tell; {mend}")
     return read_json(path)
 
 
-def table_size(path: Path, clips: int) -> int:
+def table_size(path: Path, clips: int, mend: str = _MEND) -> int:
     """The bytes of clips.csv, which is read as a whole; UserError when so many clips need far fewer."""
-    size = _plain_size(path)
+    size = plain_size(path, mend)
     if size > min(_MOST_TABLE, _MOST_LINE * (clips + 1)):
-        raise UserError(f"{path}: {size} bytes are too many for {clips} clips; prepare the store again")
+        raise UserError(f"{path}: {size} bytes are too many for {clips} clips; {mend}")
     return size
 
 
-def load_array(path: Path) -> NDArray[Any]:
+def load_array(path: Path, mend: str = _MEND) -> NDArray[Any]:
     """A memory-mapped .npy file, in C order and nothing behind it; UserError when it is damaged."""
-    size = _plain_size(path)
+    size = plain_size(path, mend)
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -44,22 +45,22 @@ def load_array(path: Path) -> NDArray[Any]:
         if not array.flags.c_contiguous or array.offset + array.nbytes != size:
             raise ValueError(f"{size} bytes, not {array.offset + array.nbytes} in C order")
     except Exception as error:  # a damaged header makes numpy raise errors of any kind
-        raise UserError(f"{path}: damaged ({_first_line(error)}); prepare the store again") from None
+        raise UserError(f"{path}: damaged ({_first_line(error)}); {mend}") from None
     return array
 
 
-def _plain_size(path: Path) -> int:
-    """The bytes of a plain file of a store; UserError when it is none, or is not there.
+def plain_size(path: Path, mend: str = _MEND) -> int:
+    """The bytes of a plain file; UserError when it is none, or is not there.
 
     A link could lead anywhere, and a pipe or a device has no end.
     """
     try:
         status = path.lstat()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); prepare the store again") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a link" if stat.S_ISLNK(status.st_mode) else "no plain file"
-        raise UserError(f"{path}: is {kind}; put the file itself there, or prepare the store again")
+        raise UserError(f"{path}: is {kind}; put the file itself there, or {mend}")
     return status.st_size
 
 

@@ -10,26 +10,35 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_skeleton import ranks
+from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
+from ssl_skeleton.data.views.augment import AugmentConfig
+from ssl_skeleton.data.views.draws import Draws
+from ssl_skeleton.data.views.streams import Stream
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import Pooling, represent
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.training.seeds import generator
 
 RAW_FRAMES = 32  # of the raw-coordinate baselines, whatever the recipe's own
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, D) and labels (N,) of the parts of a split; most splits have no validation part."""
+    """What a probe learns from and answers for; most splits have no validation part.
+
+    Features are (N, D), labels (N,). The labels of test clips are not among them: nobody sees those before
+    all answers are given. `views` (K, N, D) are the test clips through K windows, where that is asked for.
+    """
 
     train: NDArray[np.float32]
     train_labels: NDArray[np.int64]
     test: NDArray[np.float32]
-    test_labels: NDArray[np.int64]
     validation: NDArray[np.float32] | None = None
     validation_labels: NDArray[np.int64] | None = None
+    views: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,21 +50,79 @@ class Source:
     pooling: Pooling
 
 
-def encoder_features(
-    packed: PackedClips, split: Split, sampling: SamplingConfig, sources: Sequence[Source], batch: int = 256
-) -> Features:
-    """Pooled features of frozen encoders in eval mode, several one after another along D."""
+@dataclass(frozen=True)
+class Look:
+    """How clips are shown when they are encoded: whole and unchanged, unless it says otherwise.
 
-    def represent_all(index: Tensor) -> Tensor:
+    `window`: where the part begins that is shown (0 is its first possible place, 1 its last), and which share
+    of the clip it is. `change`: an augmentation, with other random numbers for every clip, which `seed` and
+    its place among the encoded clips decide. `packed`: in place of the store's clips these, such as damaged
+    recordings; it is their numbers that are then given.
+    """
+
+    window: tuple[float, float] | None = None
+    change: AugmentConfig | None = None
+    seed: int = 0
+    packed: PackedClips | None = None
+
+
+WHOLE = Look()
+Show = Callable[[Sequence[Stream], int | None], Clips]
+"""Gives a batch of clips with these streams, resampled to so many frames where that is not left open."""
+Encode = Callable[[NDArray[np.int64], Look], NDArray[np.float32]]
+"""Gives the features (N, D) of the clips (N,) of a store, shown in this way."""
+
+
+def encoding(
+    packed: PackedClips, sampling: SamplingConfig, sources: Sequence[Source], batch: int = 256
+) -> Encode:
+    """By frozen encoders in eval mode: their pooled features, several one after another along D."""
+
+    def represent_all(show: Show) -> Tensor:
         parts = []
         for source in sources:
-            clips = make_view(packed, index, sampling, source.view, None)
+            clips = show(source.view.streams, None)
             parts.append(represent(source.encoder, clips, source.pooling))
         return torch.cat(parts, dim=1)
 
     for source in sources:
         source.encoder.to(packed.device).eval()
-    return _all_parts(packed, split, represent_all, batch)
+    return _encode(packed, sampling, represent_all, batch)
+
+
+def raw_encoding(packed: PackedClips, sampling: SamplingConfig, view: ViewConfig, batch: int = 256) -> Encode:
+    """The baseline without any learning: the normalised coordinates, resampled to 32 frames.
+
+    So they are where an encoder sees looped clips: of those, 32 frames would be the beginning alone.
+    """
+    return _encode(packed, sampling, lambda show: show(view.streams, RAW_FRAMES).x.flatten(1), batch)
+
+
+def split_features(
+    packed: PackedClips, split: Split, encode: Encode, windows: Sequence[tuple[float, float]] = ()
+) -> Features:
+    """The features of all parts of a split; UserError when a probe cannot work on it.
+
+    Of the test clips there are also those of each of the `windows`.
+    """
+    labels = packed.labels.cpu().numpy()
+    check_labels(labels, split)
+    train = encode(split.train, WHOLE)
+    test = train if split.test is split.train else encode(split.test, WHOLE)
+    features = Features(train, labels[split.train], test)
+    if windows:
+        views = [encode(split.test, Look(window)) for window in windows]
+        features = replace(features, views=np.stack(views))
+    if not len(split.validation):
+        return features
+    validation = encode(split.validation, WHOLE)
+    return replace(features, validation=validation, validation_labels=labels[split.validation])
+
+
+def labels_of_test(packed: PackedClips, split: Split) -> NDArray[np.int64]:
+    """The labels (N,) of the test clips, for those who have their answers."""
+    labels: NDArray[np.int64] = packed.labels.cpu().numpy()[split.test]
+    return labels
 
 
 @torch.no_grad()
@@ -80,20 +147,6 @@ def calibrate_norms(
     source.encoder.eval()
 
 
-def raw_features(
-    packed: PackedClips, split: Split, sampling: SamplingConfig, view: ViewConfig, batch: int = 256
-) -> Features:
-    """The baseline without any learning: the normalised coordinates, resampled to 32 frames.
-
-    So they are where an encoder sees looped clips: of those, 32 frames would be the beginning alone.
-    """
-
-    def flatten(index: Tensor) -> Tensor:
-        return make_view(packed, index, sampling, view, None, resample=RAW_FRAMES).x.flatten(1)
-
-    return _all_parts(packed, split, flatten, batch)
-
-
 def check_labels(labels: NDArray[np.int64], split: Split) -> None:
     """Raise UserError when a split has no test part, or a clip has no label; labels (N,) are of all clips."""
     if not len(split.test):
@@ -105,25 +158,44 @@ def check_labels(labels: NDArray[np.int64], split: Split) -> None:
         raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
 
 
-def _all_parts(
-    packed: PackedClips, split: Split, compute: Callable[[Tensor], Tensor], batch: int
-) -> Features:
-    labels = packed.labels.cpu().numpy()
-    check_labels(labels, split)
-    train = compute_rows(packed, split.train, compute, batch)
-    test = compute_rows(packed, split.test, compute, batch)
-    features = Features(train, labels[split.train], test, labels[split.test])
-    if not len(split.validation):
-        return features
-    validation = compute_rows(packed, split.validation, compute, batch)
-    return replace(features, validation=validation, validation_labels=labels[split.validation])
+def _encode(
+    packed: PackedClips, sampling: SamplingConfig, compute: Callable[[Show], Tensor], batch: int
+) -> Encode:
+    def encode(index: NDArray[np.int64], look: Look) -> NDArray[np.float32]:
+        shown_of = packed if look.packed is None else look.packed
+
+        def compute_places(place_n: Tensor) -> Tensor:
+            def show(streams: Sequence[Stream], frames: int | None) -> Clips:
+                view = ViewConfig(streams=tuple(streams), augment=look.change or AugmentConfig())
+                shown, draws = torch.from_numpy(index), None
+                if look.change is None:
+                    shown = shown[place_n]
+                else:  # its numbers are drawn for all clips, and so do not hang on batches
+                    draws = Draws(generator(look.seed, "look"), len(index), place_n)
+                window = None
+                if look.window is not None:
+                    window = torch.tensor([look.window]).expand(len(shown), 2)
+                return make_view(shown_of, shown, sampling, view, draws, resample=frames, window=window)
+
+            return compute(show)
+
+        return _rows(shown_of, index, compute_places, batch)
+
+    return encode
 
 
-@torch.no_grad()
 def compute_rows(
     packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
 ) -> NDArray[np.float32]:
-    """The rows of `index`, computed in order of length, so that clips at their own rate are padded least.
+    """The rows that `compute` gives for the clips `index`, a batch at a time."""
+    return _rows(packed, index, lambda place_n: compute(torch.from_numpy(index)[place_n]), batch)
+
+
+@torch.no_grad()
+def _rows(
+    packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
+) -> NDArray[np.float32]:
+    """What `compute` gives for places in `index`, in order of length, so that clips are padded least.
 
     Ranks compute a batch each, in turn, so that every batch is what it is on one rank; all get all rows.
     """
@@ -132,7 +204,7 @@ def compute_rows(
     for begin in range(0, len(index), ranks.world_size() * batch):
         turn = order[begin : begin + ranks.world_size() * batch]
         own = turn[ranks.rank() * batch :][:batch]
-        rows_nd = compute(torch.from_numpy(index[own if len(own) else turn[:1]]))[: len(own)]
+        rows_nd = compute(torch.from_numpy(own if len(own) else turn[:1]))[: len(own)]
         rows = ranks.gather_rows(rows_nd.float()).cpu().numpy()
         if features is None:
             features = np.empty((len(index), rows.shape[1]), dtype=np.float32)

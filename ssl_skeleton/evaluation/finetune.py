@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +22,14 @@ from ssl_skeleton.data.views.view import SamplingConfig, make_views
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.classifier import Classifier, layerwise, mix, mix_rows, set_rates
 from ssl_skeleton.evaluation.features import Features, Source, check_labels
-from ssl_skeleton.evaluation.linear import LinearConfig, linear_scores
-from ssl_skeleton.evaluation.scores import classification_scores
+from ssl_skeleton.evaluation.linear import AnyLinear, linear_probe
+from ssl_skeleton.evaluation.scores import Scores, classification_scores
 from ssl_skeleton.training.batches import epoch_order
 from ssl_skeleton.training.loop import Report, Standing
 from ssl_skeleton.training.position import Pace
 from ssl_skeleton.training.schedule import AdamWConfig, CosineConfig, Optimiser, Schedule
 from ssl_skeleton.training.seeds import derive_seed, generator
 
-Scores = dict[str, Any]
 Log = list[dict[str, float]]  # mean values of every epoch
 
 _TEST_BATCH = 256
@@ -135,17 +133,17 @@ def finetune_scores(
     return over_repeats(each), logs
 
 
-def probe_scores(lesson: Lesson, features: Features, config: FinetuneConfig, probe: LinearConfig) -> Scores:
+def probe_scores(lesson: Lesson, features: Features, config: FinetuneConfig, probe: AnyLinear) -> Scores:
     """The scores of a linear probe that learns from the same clips in every repeat.
 
     The first repeat with all labels is what `linear` gives; others hold out and order clips in other ways.
     """
-    each = []
+    each, labels = [], lesson.labels(lesson.split.test)
     for repeat in range(config.repeats):
         kept = lesson.draw(config, repeat)
         few = replace(features, train=features.train[kept], train_labels=features.train_labels[kept])
         seed = derive_seed(lesson.seed, "finetune", repeat, "probe") if repeat else lesson.seed
-        each.append(linear_scores(few, lesson.classes, probe, seed))
+        each.append(linear_probe(few, lesson.classes, probe, seed)(labels))
     return over_repeats(each)
 
 
@@ -155,7 +153,7 @@ def over_repeats(each: Sequence[Scores]) -> Scores:
     `repeats` holds every single value, and `std`, where there are several, their standard deviation (of a
     sample).
     """
-    names = [name for name in ("top1", "top5") if name in each[0]]
+    names = [name for name in ("top1", "top5", "balanced") if name in each[0]]
     values = {name: [scores[name] for scores in each] for name in names}
     scores: Scores = {name: statistics.fmean(values[name]) for name in names}
     if len(each) > 1:
@@ -164,6 +162,7 @@ def over_repeats(each: Sequence[Scores]) -> Scores:
     shares = zip(*(one["per_class"] for one in each), strict=True)
     scores["per_class"] = [None if None in row else statistics.fmean(row) for row in shares]
     scores["confusion"] = np.sum([one["confusion"] for one in each], axis=0).tolist()
+    scores["predicted"] = [one["predicted"] for one in each]
     return scores
 
 

@@ -1,8 +1,8 @@
-"""k nearest neighbours by cosine similarity, exact, through faiss."""
+"""k nearest neighbours by cosine similarity."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -10,65 +10,119 @@ from pydantic import Field
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.scores import classification_scores
+from ssl_skeleton.evaluation.indexes import EXACT, AnyIndex
+from ssl_skeleton.evaluation.neighbours import Gallery, Neighbours, is_exact, nearest_others, recall
+from ssl_skeleton.evaluation.rerank import ReciprocalConfig, reranked, reranked_others
+from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores, classification_scores
+
+_SAMPLE = 1000  # queries for which an index is compared with the exact one
 
 
 class KnnConfig(Config):
-    """Which numbers of neighbours vote; the first gives the headline number."""
+    """Which neighbours vote, and how.
+
+    k              how many; the first number gives the headline score
+    weights        `uniform`: each has one vote; `distance`: exp(cosine / temperature) votes
+                   (Wu et al., CVPR 2018, arXiv 1805.01978, Section 3.4)
+    leave_one_out  ask for every training clip among the other ones; then no test part is needed
+    index          what finds neighbours: `exact`, or for large galleries `ivf` or `hnsw`, which miss some
+    rerank         order them by what their own neighbours have in common (`reciprocal`)
+    """
 
     k: tuple[int, ...] = Field(default=(1, 5, 10, 20), min_length=1)
+    weights: Literal["uniform", "distance"] = "uniform"
+    temperature: float = Field(default=0.07, gt=0)
+    leave_one_out: bool = False
+    index: AnyIndex = EXACT
+    rerank: bool = False
+    reciprocal: ReciprocalConfig = ReciprocalConfig()
 
 
-def knn_scores(features: Features, classes: int, config: KnnConfig) -> dict[str, Any]:
-    """Scores of the first k, and under `k` the top-1 of every k.
+def knn_probe(features: Features, classes: int, config: KnnConfig) -> Scorer:
+    """The answers by every k: scores are of the first one, and under `k` is the top-1 of each.
 
-    The test clips' neighbours are looked up in the training part; each votes once, and a tie goes to the
-    class whose nearest neighbour is nearer.
+    The test clips' neighbours are looked up in the training part, or with `leave_one_out` those of the
+    training clips among the others. A tie goes to the class whose nearest neighbour is nearer. Beside the
+    scores stand whether it was re-ranked, and of an index that is not exact its `index_recall`: the share of
+    the k true neighbours that it finds, for `index_queries` of the queries.
     """
-    gallery = len(features.train)
-    if not 1 <= min(config.k) <= max(config.k) <= gallery:
-        raise UserError(f"evaluation.knn.k: must lie in 1..{gallery}, the clips in the training part")
-    neighbours_nk = nearest_neighbours(features.train, features.test, max(config.k))
-    votes_nk = features.train_labels[neighbours_nk]
-    per_k = {k: _vote(votes_nk[:, :k], classes) for k in config.k}
-    scores = classification_scores(per_k[config.k[0]][:, None], features.test_labels, classes)
-    scores["k"] = {str(k): float((answer == features.test_labels).mean()) for k, answer in per_k.items()}
-    return scores
+    if config.leave_one_out and features.test is not features.train:
+        raise UserError("evaluation.knn.leave_one_out: is for the command knn alone; set it to false")
+    check_gallery(features.train_labels, "kNN")
+    check_k(config.k, len(features.train) - config.leave_one_out, "evaluation.knn.k")
+    found = _find(features, max(config.k), config)
+    told = {"rerank": config.rerank} | _index_recall(features, config)
+    per_k = answers(found, features.train_labels, classes, config)
+
+    def score(labels: Labels) -> Scores:
+        shares = {str(k): float((answer == labels).mean()) for k, answer in per_k.items()}
+        return classification_scores(per_k[config.k[0]][:, None], labels, classes) | {"k": shares} | told
+
+    return score
+
+
+def answers(
+    found: Neighbours, labels: NDArray[np.int64], classes: int, config: KnnConfig
+) -> dict[int, NDArray[np.int64]]:
+    """The class of each query (N,) by every k, from its neighbours in a gallery with these labels (G,)."""
+    weights_nk = np.ones_like(found.likeness)
+    if config.weights == "distance":  # less that of the nearest: of large ones, exp would have no value
+        weights_nk = np.exp((found.likeness - found.likeness[:, :1]) / config.temperature)
+    votes_nk = labels[found.rows]
+    return {k: vote(votes_nk[:, :k], weights_nk[:, :k], classes) for k in config.k}
 
 
 def leave_one_out(features_nd: NDArray[np.float32], labels: NDArray[np.int64], k: int) -> float:
     """The share of clips (N,) whose k nearest others, 1 <= k < N, vote for the label that the clip has."""
     classes, label_n = np.unique(labels, return_inverse=True)
-    nearest_nk = nearest_neighbours(features_nd, features_nd, k + 1)
-    others = nearest_nk != np.arange(len(labels))[:, None]
-    others[others.all(axis=1), -1] = False  # more than k are the same as the clip, which is not among them
-    return float((_vote(label_n[nearest_nk[others].reshape(-1, k)], len(classes)) == label_n).mean())
+    found = nearest_others(features_nd, k)
+    answer_n = vote(label_n[found.rows], np.ones_like(found.likeness), len(classes))
+    return float((answer_n == label_n).mean())
 
 
-def nearest_neighbours(
-    gallery: NDArray[np.float32], queries: NDArray[np.float32], k: int
-) -> NDArray[np.int64]:
-    """The rows of `gallery` (G, D) nearest to each of `queries` (N, D) by cosine, nearest first, (N, k)."""
-    index = faiss.IndexFlatIP(gallery.shape[1])
-    index.add(_unit(gallery))
-    neighbours: NDArray[np.int64] = index.search(_unit(queries), k)[1]
-    return neighbours
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit = np.ascontiguousarray(rows, dtype=np.float32).copy()
-    faiss.normalize_L2(unit)
-    return unit
-
-
-def _vote(votes_nk: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def vote(votes_nk: NDArray[np.int64], weights_nk: NDArray[np.float64], classes: int) -> NDArray[np.int64]:
     """The class with most votes in each row, (N,); of equal ones that which comes first in the row."""
     rows, k = np.arange(len(votes_nk)), votes_nk.shape[1]
     count_nc = np.zeros((len(votes_nk), classes))
     first_nc = np.full((len(votes_nk), classes), k)
+    for rank in range(k):
+        count_nc[rows, votes_nk[:, rank]] += weights_nk[:, rank]
     for rank in reversed(range(k)):
-        count_nc[rows, votes_nk[:, rank]] += 1
         first_nc[rows, votes_nk[:, rank]] = rank
-    # A class's first rank takes off less than one vote: it decides between equals alone.
-    winner: NDArray[np.int64] = (count_nc - first_nc / (k + 1)).argmax(axis=1)
+    most_nc = count_nc == count_nc.max(axis=1, keepdims=True)
+    winner: NDArray[np.int64] = np.where(most_nc, first_nc, k).argmin(axis=1)
     return winner
+
+
+def check_k(wanted: Iterable[int], gallery: int, key: str) -> None:
+    """Raise UserError when one cannot ask for so many of the clips in a gallery."""
+    if not all(1 <= k <= gallery for k in wanted):
+        raise UserError(f"{key}: must lie in 1..{gallery}, the clips in the gallery")
+
+
+def check_gallery(labels: NDArray[np.int64], what: str) -> None:
+    """Raise UserError when a gallery has clips of one class alone."""
+    if len(np.unique(labels)) < 2:
+        raise UserError(f"{what}: all clips in the gallery are of one class; choose another data.split")
+
+
+def _find(features: Features, k: int, config: KnnConfig) -> Neighbours:
+    """The k neighbours of every clip that is asked for."""
+    train, test, index = features.train, features.test, config.index
+    if config.leave_one_out and config.rerank:
+        return reranked_others(train, k, config.reciprocal, index)
+    if config.leave_one_out:
+        return nearest_others(train, k, index)
+    if config.rerank:
+        return reranked(train, test, k, config.reciprocal, index)
+    return Gallery(train, index).nearest(test, k)
+
+
+def _index_recall(features: Features, config: KnnConfig) -> dict[str, Any]:
+    """How many true neighbours an index finds, for the largest k and evenly spaced queries."""
+    if is_exact(config.index):
+        return {}
+    k, every = max(config.k), len(features.test)
+    queries = features.test[np.unique(np.linspace(0, every - 1, _SAMPLE).astype(np.int64))]
+    found, exact = (Gallery(features.train, one).nearest(queries, k) for one in (config.index, EXACT))
+    return {"index_recall": {str(k): recall(found, exact)}, "index_queries": len(queries)}

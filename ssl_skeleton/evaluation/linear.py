@@ -1,27 +1,27 @@
-"""Linear probe: one linear layer on frozen features, trained with SGD."""
+"""Linear probe: one linear layer on frozen features, by one of several named protocols."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from pydantic import BeforeValidator, Field
+from torch import Tensor
 
-from ssl_skeleton.config import Config
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.scores import classification_scores
-from ssl_skeleton.training.schedule import StepConfig
+from ssl_skeleton.evaluation.logistic import LogisticConfig, fit_logistic
+from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores, classification_scores
+from ssl_skeleton.evaluation.softmax import Part, SoftmaxConfig, train_layers
+from ssl_skeleton.training.schedule import NonNegative, Positive, StepConfig
 from ssl_skeleton.training.seeds import generator
 
-Positive = Annotated[float, Field(gt=0)]
-Part = tuple[Tensor, Tensor]  # features (N, D) and labels (N,)
 
-
-class LinearConfig(Config):
-    """The probe, the same for every representation and baseline.
+class LinearConfig(SoftmaxConfig):
+    """The protocol of this project, the same for every representation and baseline.
 
     Features get mean 0 and variance 1 over the training part. The learning rate is the one of `rates` that
     does best on the validation part, or where the split has none on the share `held_out` of the training
@@ -29,79 +29,173 @@ class LinearConfig(Config):
     coordinates; then the probe learns from the whole training part.
     """
 
-    epochs: int = Field(default=100, ge=1)
-    batch: int = Field(default=128, ge=1)
+    name: Literal["tuned"] = "tuned"
     rates: tuple[Positive, ...] = Field(default=(0.1, 0.03, 0.01, 0.003, 0.001), min_length=1)
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: NonNegative = 1e-4
     schedule: StepConfig = StepConfig(milestones=(60, 80), factor=0.1)
 
 
-def linear_scores(features: Features, classes: int, config: LinearConfig, seed: int) -> dict[str, Any]:
-    """Top-1, top-5, per-class accuracy, confusion matrix and the `rate` of the probe after its last epoch."""
-    train, test = (_standardised(part, features.train) for part in (features.train, features.test))
-    labels = torch.from_numpy(features.train_labels)
-    if features.validation is None or features.validation_labels is None:
-        kept, held_out = _hold_out(len(train), config.held_out, seed)
-        learn, choose = (train[kept], labels[kept]), (train[held_out], labels[held_out])
-    else:
-        validation = _standardised(features.validation, features.train)
-        learn, choose = (train, labels), (validation, torch.from_numpy(features.validation_labels))
-    rate = _best_rate(learn, choose, classes, config, seed)
-    layer = _train(train, labels, classes, config, rates=(rate,), seed=seed)[0]
-    with torch.no_grad():
-        ranking: NDArray[np.int64] = layer(test).argsort(dim=1, descending=True, stable=True).numpy()
-    return {**classification_scores(ranking, features.test_labels, classes), "rate": rate}
+class CRRLConfig(SoftmaxConfig):
+    """The protocol of CRRL (Wang et al., arXiv 2111.11051): one rate, features as they are."""
+
+    name: Literal["crrl"] = "crrl"
+    lr: Positive = 3.0
 
 
-def _standardised(part: NDArray[np.float32], train: NDArray[np.float32]) -> Tensor:
-    """A part, with mean 0 and variance 1 over the training part; constant features become 0."""
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
-    return torch.from_numpy((part - mean) / deviation)
+class AimCLRConfig(SoftmaxConfig):
+    """The protocol of AimCLR (Guo et al., arXiv 2112.03590): one rate, features as they are."""
+
+    name: Literal["aimclr"] = "aimclr"
+    lr: Positive = 3.0
 
 
-def _hold_out(clips: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The training clips that are kept, and those that are held out: at least one."""
-    order = torch.randperm(clips, generator=generator(seed, "linear", "held out"))
-    held = max(1, round(share * clips))
-    return order[held:], order[:held]
+class CMDConfig(SoftmaxConfig):
+    """The protocol of CMD (Mao et al., arXiv 2208.12448): one rate, features as they are."""
+
+    name: Literal["cmd"] = "cmd"
+    epochs: int = Field(default=80, ge=1)
+    batch: int = Field(default=64, ge=1)
+    lr: Positive = 0.1
+    schedule: StepConfig = StepConfig(milestones=(50, 70), factor=0.1)
 
 
-def _best_rate(learn: Part, choose: Part, classes: int, config: LinearConfig, seed: int) -> float:
-    """The rate that, learning from one part, does best on the other; of equal ones the first."""
-    if len(config.rates) == 1 or not len(learn[0]):
-        return config.rates[0]
-    layers = _train(*learn, classes, config, rates=config.rates, seed=seed)
-    held_out, held_labels = choose
-    with torch.no_grad():
-        right = [(layer(held_out).argmax(dim=1) == held_labels).sum().item() for layer in layers]
-    return config.rates[right.index(max(right))]
+def _named(tree: Any) -> Any:
+    """A section that names no protocol is of the first one."""
+    return {"name": "tuned", **tree} if isinstance(tree, dict) else tree
 
 
-def _train(
-    train: Tensor, labels: Tensor, classes: int, config: LinearConfig, *, rates: Sequence[float], seed: int
-) -> list[nn.Linear]:
-    """A layer for each rate after the last epoch, all on the same batches.
+PublishedConfig = CRRLConfig | AimCLRConfig | CMDConfig
+AnyLinear = Annotated[
+    Annotated[LinearConfig | PublishedConfig | LogisticConfig, Field(discriminator="name")],
+    BeforeValidator(_named),
+]
 
-    They start at zero, so that only the order of batches is random.
+
+def linear_probe(features: Features, classes: int, config: AnyLinear, seed: int) -> Scorer:
+    """The answers of a probe for the test clips; of all their views, where there are several."""
+    return learn_linear(features, classes, config, seed)(_shown(features))
+
+
+def linear_probabilities(
+    features: Features, classes: int, config: AnyLinear, seed: int
+) -> NDArray[np.float64]:
+    """The class probabilities (N, C) of the test clips by which a probe answers."""
+    return np.exp(learn_linear(features, classes, config, seed).log_probabilities(_shown(features)))
+
+
+def learn_linear(features: Features, classes: int, config: AnyLinear, seed: int) -> "LinearAnswers":
+    """A probe that has learned from the training part; UserError when that shows one class only."""
+    if len(np.unique(features.train_labels)) < 2:
+        raise UserError(
+            "the clips of the training part are all of one class, but a linear probe needs two; choose "
+            "another data.split"
+        )
+    prepare = _preparation(features.train, standardise=not isinstance(config, PublishedConfig))
+    train, validation = (prepare(features.train), torch.from_numpy(features.train_labels)), None
+    if features.validation is not None and features.validation_labels is not None:
+        validation = prepare(features.validation), torch.from_numpy(features.validation_labels)
+    probe = _Probe(classes, config, seed)
+    value = probe.choose(train, validation)
+    taken = {"strength" if isinstance(config, LogisticConfig) else "rate": value}
+    return LinearAnswers(probe.learn(train, (value,))[0], prepare, features.train_labels, taken)
+
+
+def _shown(features: Features) -> list[NDArray[np.float32]]:
+    return [features.test] if features.views is None else list(features.views)
+
+
+@dataclass(frozen=True)
+class LinearAnswers:
+    """A layer (C, E) that has learned from clips with these labels (N,), and the value `taken` for it.
+
+    Called with clips, it gives its answers; of their scores, `unseen` are the classes that these clips show
+    and no training clip does. All views (N, D) of a clip together give the mean of their probabilities.
     """
-    layers = [nn.Linear(train.shape[1], classes) for _ in rates]
-    groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
-    for layer in layers:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    optimiser = torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
-    order = generator(seed, "linear", "order")
-    for epoch in range(config.epochs):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * config.schedule.rate(epoch, config.epochs)
-        for index in torch.split(torch.randperm(len(train), generator=order), config.batch):
-            optimiser.zero_grad()
-            x, target = train[index], labels[index]
-            # The layers share no weight, so the gradient of the sum is each one's own.
-            losses = torch.stack([functional.cross_entropy(layer(x), target) for layer in layers])
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-    return layers
+
+    layer_ce: Tensor
+    prepare: Callable[[NDArray[np.float32]], Tensor]
+    learned: Labels
+    taken: dict[str, float]
+
+    def log_probabilities(self, views: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """The logarithms of the class probabilities (N, C); they tell apart even what is nearly 0 or 1."""
+        logits_knc = torch.stack([_logits(self.prepare(view), self.layer_ce).double() for view in views])
+        log_nc = logits_knc.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(views))
+        found: NDArray[np.float64] = log_nc.numpy()
+        return found
+
+    def __call__(self, views: Sequence[NDArray[np.float32]]) -> Scorer:
+        """The answers for N clips."""
+        log_nc = self.log_probabilities(views)
+        ranking_nc = np.argsort(-log_nc, axis=1, kind="stable")
+
+        def score(labels: Labels) -> Scores:
+            unseen = np.setdiff1d(labels, self.learned).tolist()
+            scores = classification_scores(ranking_nc, labels, log_nc.shape[1]) | self.taken
+            return scores | ({"unseen": unseen} if unseen else {})
+
+        return score
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """How layers learn from features, and which value of a protocol's is taken: a rate or a strength."""
+
+    classes: int
+    config: AnyLinear
+    seed: int
+
+    def learn(self, part: Part, values: Sequence[float]) -> Tensor:
+        """The layers (R, C, E) that R values lead to."""
+        if isinstance(self.config, LogisticConfig):
+            return fit_logistic(part, self.classes, self.config, values)
+        order = generator(self.seed, "linear", "order")
+        return train_layers(part, self.classes, self.config, values, order)
+
+    def choose(self, train: Part, validation: Part | None) -> float:
+        """The value that the protocol says, or that does best on clips that its layer did not learn from.
+
+        Of equal ones it is the first, as it is where too little is left to learn from.
+        """
+        if isinstance(self.config, PublishedConfig):
+            return self.config.lr
+        values = self.config.rates if isinstance(self.config, LinearConfig) else self.config.strengths
+        if validation is None:
+            train, validation = self._hold_out(train, self.config.held_out)
+        if len(values) == 1 or len(np.unique(train[1])) < 2:
+            return values[0]
+        rows_he, label_h = validation
+        answers = [_logits(rows_he, layer_ce).argmax(dim=1) for layer_ce in self.learn(train, values)]
+        right = [(answer_h == label_h).sum().item() for answer_h in answers]
+        return values[right.index(max(right))]
+
+    def _hold_out(self, train: Part, share: float) -> tuple[Part, Part]:
+        """The training clips that are kept, and those that are held out: at least one."""
+        x_ne, label_n = train
+        order = torch.randperm(len(x_ne), generator=generator(self.seed, "linear", "held out"))
+        held = max(1, round(share * len(x_ne)))
+        kept, held_out = order[held:], order[:held]
+        return (x_ne[kept], label_n[kept]), (x_ne[held_out], label_n[held_out])
+
+
+def _preparation(train: NDArray[np.float32], *, standardise: bool) -> Callable[[NDArray[np.float32]], Tensor]:
+    """Gives a part (N, D) a last column of ones; before, mean 0 and variance 1 over the training part.
+
+    Constant features become 0.
+    """
+    mean, deviation = torch.zeros(train.shape[1]), torch.ones(train.shape[1])
+    if standardise:
+        variance, mean = torch.var_mean(torch.from_numpy(train), dim=0, correction=0)
+        deviation = torch.where(variance > 1e-16, variance.sqrt(), 1.0)
+
+    def prepare(part: NDArray[np.float32]) -> Tensor:
+        x_ne = torch.ones(len(part), part.shape[1] + 1)
+        torch.sub(torch.from_numpy(part), mean, out=x_ne[:, :-1]).div_(deviation)
+        return x_ne
+
+    return prepare
+
+
+def _logits(x_ne: Tensor, layer_ce: Tensor) -> Tensor:
+    return x_ne.to(layer_ce.dtype) @ layer_ce.T

@@ -1,27 +1,58 @@
 """Scores of a classifier from its ranking of the classes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Labels = NDArray[np.int64]
+Scores = dict[str, Any]
+Scorer = Callable[[Labels], Scores]
+"""What an evaluator gives: its answers, which only wait for the labels (N,) of the test clips."""
 
-def classification_scores(
-    ranking_nk: NDArray[np.int64], labels: NDArray[np.int64], classes: int
-) -> dict[str, Any]:
+DRAWS = 2000  # of the bootstrap
+_TAIL = (0.025, 0.975)
+
+
+def classification_scores(ranking_nk: NDArray[np.int64], labels: Labels, classes: int) -> Scores:
     """Scores from each clip's classes, best first (N, K), and its label (N,).
 
-    `top1` and `top5` (when there are more than five classes) are shares of all clips, `per_class` shares
-    of each class (null for a class without clips), `confusion` counts with the true class as row.
+    `top1` and `top5` (when there are more than five classes) are shares of all clips, `balanced` the mean of
+    the shares of each class, `per_class` those shares (null for a class without clips), `confusion` counts
+    with the true class as row, `predicted` the first class of every clip. `interval` holds the 95 % bootstrap
+    intervals of the shares (`intervals`).
     """
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, ranking_nk[:, 0]), 1)
     totals, right = confusion.sum(axis=1), confusion.diagonal()
-    scores: dict[str, Any] = {"top1": float(right.sum() / len(labels))}
+    scores: Scores = {"top1": float(right.sum() / len(labels))}
     if classes > 5 and ranking_nk.shape[1] >= 5:
         scores["top5"] = float((ranking_nk[:, :5] == labels[:, None]).any(axis=1).mean())
-    scores["per_class"] = [
-        float(hit / total) if total else None for hit, total in zip(right, totals, strict=True)
-    ]
-    scores["confusion"] = confusion.tolist()
-    return scores
+    per_class = [float(hit / total) if total else None for hit, total in zip(right, totals, strict=True)]
+    scores["balanced"] = float(np.mean([share for share in per_class if share is not None]))
+    scores["interval"] = intervals(confusion, scores.get("top5"))
+    return scores | {
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+        "predicted": ranking_nk[:, 0].tolist(),
+    }
+
+
+def intervals(confusion: NDArray[np.int64], top5: float | None = None) -> dict[str, list[float]]:
+    """The 95 % percentile intervals of `top1`, `balanced` and `top5` when clips are drawn again.
+
+    Drawing N clips with replacement (Efron, Ann. Statist. 7, 1979) is drawing how many of each class are
+    right and wrong from a multinomial distribution, or how many are right at all from a binomial one.
+    """
+    rng, clips = np.random.default_rng(0), int(confusion.sum())
+    right_c, clips_c = confusion.diagonal(), confusion.sum(axis=1)
+    counts = np.concatenate([right_c, clips_c - right_c])
+    right, wrong = np.split(rng.multinomial(clips, counts / clips, DRAWS), 2, axis=1)
+    totals = right + wrong
+    seen = totals > 0
+    balanced = np.where(seen, right / np.maximum(totals, 1), 0).sum(axis=1) / seen.sum(axis=1)
+    shares = {"top1": right.sum(axis=1) / clips, "balanced": balanced}
+    if top5 is not None:
+        shares["top5"] = rng.binomial(clips, top5, DRAWS) / clips
+    return {name: np.quantile(values, _TAIL).tolist() for name, values in shares.items()}

@@ -10,15 +10,21 @@ from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.agcn import agcn
+from ssl_skeleton.data.views.augment import AugmentConfig
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.pooling import represent
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import (
     RAW_FRAMES,
+    WHOLE,
+    Features,
+    Look,
     Source,
     calibrate_norms,
-    encoder_features,
-    raw_features,
+    encoding,
+    raw_encoding,
+    split_features,
+    labels_of_test,
 )
 
 AUGMENTED = ViewConfig.from_tree({"augment": {"noise": 9.0, "crop": 0.5, "mask_frames": 0.5}}, "view")
@@ -34,6 +40,10 @@ def packed(tmp_path_factory) -> PackedClips:
 def source(packed: PackedClips, seed: int = 0) -> Source:
     torch.manual_seed(seed)
     return Source(ENCODER.build(packed.layout, 3, 1), AUGMENTED, "mean_max")
+
+
+def encoder_features(packed, split, sampling, sources, batch=256) -> Features:
+    return split_features(packed, split, encoding(packed, sampling, sources, batch))
 
 
 @torch.no_grad()
@@ -53,7 +63,7 @@ def test_row_i_is_clip_i_of_the_split(frames, batch, packed):
         expected = [alone(packed, known, clip, frames) for clip in index]
         np.testing.assert_allclose(part, expected, atol=1e-5)
     assert features.train_labels.tolist() == packed.labels[SPLIT.train].tolist()
-    assert features.test_labels.tolist() == packed.labels[SPLIT.test].tolist()
+    assert labels_of_test(packed, SPLIT).tolist() == packed.labels[SPLIT.test].tolist()
 
 
 def test_several_encoders_stand_one_after_another(packed):
@@ -80,7 +90,7 @@ def test_the_validation_part_has_rows_of_its_own(frames, batch, packed):
 @every_rate
 def test_raw_features_are_the_coordinates(frames, packed):
     assert RAW_FRAMES == 32
-    found = raw_features(packed, SPLIT, SamplingConfig(frames=frames), ViewConfig())
+    found = split_features(packed, SPLIT, raw_encoding(packed, SamplingConfig(frames=frames), ViewConfig()))
     for row, clip in zip(found.train, SPLIT.train, strict=True):
         view = make_view(packed, torch.tensor([clip]), SamplingConfig(frames=32), ViewConfig(), None)
         np.testing.assert_array_equal(row, view.x.flatten().numpy())
@@ -90,7 +100,7 @@ def test_raw_features_of_looped_clips_are_whole_clips(tmp_path):
     """Where an encoder sees them looped, the coordinates are normalised in the same way but resampled."""
     looped = SamplingConfig(frames=6, normalise="agcn")
     packed = PackedClips(open_store(tiny_store(tmp_path / "store")), bodies=1, order="moving")
-    found = raw_features(packed, SPLIT, looped, ViewConfig())
+    found = split_features(packed, SPLIT, raw_encoding(packed, looped, ViewConfig()))
     for row, clip in zip(found.train, SPLIT.train, strict=True):
         wanted = agcn(packed.gather(torch.tensor([clip]), 32), packed.layout)
         np.testing.assert_array_equal(row, wanted.x.flatten().numpy())
@@ -166,3 +176,52 @@ def test_ranks_share_the_clips_and_change_no_bit(frames, batch, world, tmp_path,
     for features in ranks_at_hand.together(world, ranked_jobs.features, store, frames, batch):
         for name, expected in vars(alone).items():
             np.testing.assert_array_equal(getattr(features, name), expected)
+
+
+def test_what_a_probe_is_given_holds_no_label_of_a_test_clip(packed):
+    """Not even in part: with labels of its own, the test part of no split looks otherwise to a probe."""
+    known, sampling = source(packed), SamplingConfig(frames=6)
+    features = encoder_features(packed, SPLIT, sampling, [known])
+    assert {name for name in vars(features) if "label" in name} == {"train_labels", "validation_labels"}
+    labels, poisoned = packed.labels, packed.labels.clone()
+    poisoned[SPLIT.test] = (poisoned[SPLIT.test] + 1) % 3
+    try:
+        packed.labels = poisoned
+        found = encoder_features(packed, SPLIT, sampling, [known])
+    finally:
+        packed.labels = labels
+    for name, value in vars(features).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+
+
+@every_rate
+def test_clips_through_windows(frames, packed):
+    known, sampling = source(packed), SamplingConfig(frames=frames)
+    windows = [(0.0, 0.5), (1.0, 0.5), (0.0, 1.0)]
+    features = split_features(packed, SPLIT, encoding(packed, sampling, [known]), windows)
+    assert features.views.shape == (3, *features.test.shape)
+    np.testing.assert_allclose(features.views[2], features.test, atol=1e-6)
+    for views, window in zip(features.views, windows, strict=True):
+        for row, clip in zip(views, SPLIT.test, strict=True):
+            index, part = torch.tensor([clip]), torch.tensor([window])
+            clips = make_view(packed, index, sampling, ViewConfig(), None, window=part)
+            with torch.no_grad():
+                expected = represent(known.encoder, clips, known.pooling)[0]
+            np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+@every_rate
+def test_changed_clips_do_not_hang_on_batches(frames, packed):
+    change = AugmentConfig(noise=0.3, rotate=(10.0, 20.0, 30.0), mask_joints=0.3)
+    known, sampling = source(packed), SamplingConfig(frames=frames)
+    index, look = SPLIT.train, Look(change=change, seed=3)
+    encode = encoding(packed, sampling, [known])
+    found = encode(index, look)
+    if frames:
+        for batch in (1, 4):
+            again = encoding(packed, sampling, [known], batch)(index, look)
+            np.testing.assert_allclose(again, found, atol=1e-5)
+    assert np.abs(found - encode(index, Look(change=change, seed=4))).max() > 0.01
+    assert np.abs(found - encode(index, WHOLE)).max() > 0.01
+    unchanged = encode(index, Look(change=AugmentConfig(), seed=3))
+    np.testing.assert_allclose(unchanged, encode(index, WHOLE), atol=1e-5)

@@ -18,7 +18,7 @@ from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig
 from ssl_skeleton.encoders.st_gcn import STGCNConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import finetune
-from ssl_skeleton.evaluation.features import Source, raw_features
+from ssl_skeleton.evaluation.features import Source, labels_of_test, raw_encoding, split_features
 from ssl_skeleton.evaluation.finetune import (
     FinetuneConfig,
     Lesson,
@@ -28,7 +28,7 @@ from ssl_skeleton.evaluation.finetune import (
     over_repeats,
     probe_scores,
 )
-from ssl_skeleton.evaluation.linear import LinearConfig, linear_scores
+from ssl_skeleton.evaluation.linear import LinearConfig, linear_probe
 from ssl_skeleton.evaluation.scores import classification_scores
 
 CLASSES = ("still", "slow", "fast")
@@ -172,7 +172,7 @@ def test_a_repeat_does_not_depend_on_those_before_it(packed):
     assert logs[0] == log
     assert len({str(each) for each in logs}) == 3
     assert scores["repeats"]["top1"][0] == alone["top1"]
-    assert alone["repeats"] == {"top1": [alone["top1"]]}
+    assert alone["repeats"] == {name: [alone[name]] for name in ("top1", "balanced")}
     assert "std" not in alone
     values = scores["repeats"]["top1"]
     assert scores["top1"] == pytest.approx(np.mean(values))
@@ -310,19 +310,20 @@ def test_a_loss_that_is_not_finite_ends_it(packed):
 
 def test_the_probe_learns_from_the_same_clips(packed, monkeypatch):
     told, probe = lesson(packed), LinearConfig(epochs=5)
-    features = raw_features(packed, SPLIT, told.sampling, ViewConfig())
-    calls = spy(monkeypatch, "linear_scores")
+    features = split_features(packed, SPLIT, raw_encoding(packed, told.sampling, ViewConfig()))
+    calls = spy(monkeypatch, "linear_probe")
     scores = probe_scores(told, features, changed(labels=0.5, repeats=3), probe)
     assert len({seed for *_, seed in calls}) == 3  # of what is held out, and of the order of batches
+    truth = labels_of_test(packed, SPLIT)
     for repeat, (few, classes, config, seed) in enumerate(calls):
         kept = told.draw(changed(labels=0.5), repeat)
         assert np.array_equal(few.train, features.train[kept])
         assert np.array_equal(few.train_labels, features.train_labels[kept])
         assert np.array_equal(few.test, features.test)
-        assert scores["repeats"]["top1"][repeat] == linear_scores(few, classes, config, seed)["top1"]
+        assert scores["repeats"]["top1"][repeat] == linear_probe(few, classes, config, seed)(truth)["top1"]
     whole = probe_scores(told, features, FAST, probe)
-    assert whole["top1"] == linear_scores(features, 3, probe, 0)["top1"]
-    assert whole.keys() == {"top1", "per_class", "confusion", "repeats"}
+    assert whole["top1"] == linear_probe(features, 3, probe, 0)(truth)["top1"]
+    assert whole.keys() == {"top1", "balanced", "per_class", "confusion", "predicted", "repeats"}
 
 
 @given(st.integers(1, 5), st.integers(2, 8), st.integers(0, 999))

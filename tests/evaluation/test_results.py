@@ -1,9 +1,8 @@
 import json
+from functools import partial
 
-import numpy as np
 import pytest
 
-from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.results import result_table, score_with_baselines, write_result
 
 SCORES = {"top1": 0.75, "per_class": [1.0, 0.5, None], "confusion": [[2, 0, 0], [0, 1, 1], [0, 0, 0]]}
@@ -18,28 +17,21 @@ RESULT = SCORES | {
 
 
 def test_every_baseline_gets_the_same_scores():
-    parts = {
-        name: Features(*(np.full(1, place) for _ in range(4)))
-        for place, name in enumerate(("trained", "raw", "untrained"))
-    }
     done = []
 
-    def ask(name: str):
-        def features() -> Features:
-            done.append(f"{name} asked")
-            return parts[name]
+    def made(name: str) -> str:
+        done.append(f"{name} made")
+        return name
 
-        return features
-
-    def score(features: Features) -> dict[str, int]:
+    def score(name: str) -> dict[str, str]:
         done.append("scored")
-        return {"top1": int(features.test[0])}
+        return {"of": name}
 
-    baselines = {name: ask(name) for name in ("raw", "untrained")}
-    found = score_with_baselines(ask("trained"), baselines, score)
+    names = ("trained", "raw", "untrained")
+    found = score_with_baselines({name: partial(made, name) for name in names}, score)
     # One after another: features wait for nobody in memory.
-    assert done == ["trained asked", "scored", "raw asked", "scored", "untrained asked", "scored"]
-    assert found == {"top1": 0, "baselines": {"raw": {"top1": 1}, "untrained": {"top1": 2}}}
+    assert done == ["trained made", "scored", "raw made", "scored", "untrained made", "scored"]
+    assert found == {"of": "trained", "baselines": {"raw": {"of": "raw"}, "untrained": {"of": "untrained"}}}
 
 
 def test_the_file_and_its_name(tmp_path):
@@ -107,7 +99,7 @@ def test_the_table_of_several_repeats():
     result["baselines"] = dict.fromkeys(("raw", "raw_streams", "untrained"), SCORES | spread)
     lines = result_table(result, ("sit", "walk", "throw")).splitlines()
     assert lines[0].endswith(
-        "finetune_0.05 on nw_ucla, split cross_view, top-1 in %, mean ± deviation of 3 repeats"
+        "finetune_0.05 on nw_ucla, split cross_view, in %, mean ± deviation of 3 repeats"
     )
     assert [line.split() for line in lines[2:6]] == [
         ["fine-tuned", "75.0", "±", "1.2"],
@@ -123,3 +115,55 @@ def test_the_table_of_a_training_from_scratch():
     result["baselines"] = {"raw": SCORES}
     lines = [line.split() for line in result_table(result, ("sit", "walk", "throw")).splitlines()]
     assert lines[1:4] == [["top1"], ["from", "scratch", "75.0"], ["raw", "coordinates,", "linear", "75.0"]]
+
+
+CLASSES = ("sit", "walk", "throw")
+
+
+def test_scores_stand_beside_their_intervals():
+    one = SCORES | {"balanced": 0.5, "interval": {"top1": [0.625, 0.875], "balanced": [0.25, 1.0]}}
+    other = SCORES | {"balanced": 0.5, "interval": {"top1": [0.0, 1.0], "balanced": [0.5, 0.5]}}
+    lines = result_table(RESULT | one | {"baselines": {"raw": other}}, CLASSES).splitlines()
+    assert lines[0].endswith(", in %, with 95 % intervals")
+    assert [line.split() for line in lines[1:4]] == [
+        ["top1", "balanced"],
+        ["trained", "75.0", "(62.5-87.5)", "50.0", "(25.0-100.0)"],
+        ["raw", "coordinates", "75.0", "(0.0-100.0)", "50.0", "(50.0-50.0)"],
+    ]
+    assert len({len(line) for line in lines[1:4]}) == 1
+
+
+def test_of_several_k_the_first_has_the_interval():
+    scores = SCORES | {"k": {"1": 0.75, "5": 0.5}, "balanced": 0.5}
+    scores |= {"interval": {"top1": [0.625, 0.875], "balanced": [0.25, 1.0]}}
+    lines = result_table(RESULT | scores | {"baselines": {"raw": scores}}, CLASSES).splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["k=1", "k=5"],
+        ["trained", "75.0", "(62.5-87.5)", "50.0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        ({"protocol": {"name": "crrl"}}, "protocol crrl"),
+        (
+            {"protocol": {"name": "cmd"}, "changed": {"epochs": 5, "lr": 0.2}},
+            "protocol cmd with epochs=5, lr=0.2",
+        ),
+        (
+            {"windows": {"count": 3, "share": 0.5}},
+            "class probabilities averaged over 3 windows of 50 % of a clip",
+        ),
+        ({"protocol": {"k": [1]}, "changed": {"k": [1]}}, None),
+    ],
+)
+def test_the_table_says_how_numbers_were_found(told, line):
+    lines = result_table(RESULT | told, CLASSES).splitlines()
+    assert lines[1:2] == ([line] if line else [lines[1]])
+    assert lines[2 if line else 1].split() == ["top1"]
+
+
+def test_the_table_names_classes_that_no_training_clip_shows():
+    lines = result_table(RESULT | {"unseen": [0, 2]}, CLASSES).splitlines()
+    assert lines[5] == "no training clip shows sit, throw"

@@ -18,6 +18,8 @@ def scores_by_loops(ranking, labels, classes) -> dict:
         total = sum(confusion[label])
         per_class.append(confusion[label][label] / total if total else None)
     scores = {"top1": hits / len(labels), "per_class": per_class, "confusion": confusion}
+    seen = [share for share in per_class if share is not None]
+    scores |= {"balanced": sum(seen) / len(seen), "predicted": [row[0] for row in ranking]}
     return scores | ({"top5": five / len(labels)} if classes > 5 else {})
 
 
@@ -28,9 +30,13 @@ def test_against_loops(clips, classes, seed):
     labels = rng.integers(classes, size=clips)
     found = classification_scores(ranking, labels, classes)
     expected = scores_by_loops(ranking.tolist(), labels.tolist(), classes)
+    interval = found.pop("interval")
+    assert interval.keys() == expected.keys() & {"top1", "top5", "balanced"}
+    for name, (low, high) in interval.items():
+        assert low - 1e-9 <= found[name] <= high + 1e-9
     assert found.keys() == expected.keys()
     for name, score in expected.items():
-        assert found[name] == (score if name == "confusion" else pytest.approx(score))
+        assert found[name] == (score if name in ("confusion", "predicted") else pytest.approx(score))
 
 
 def test_a_class_without_clips_has_no_score():
@@ -38,3 +44,19 @@ def test_a_class_without_clips_has_no_score():
     assert scores["per_class"] == [0.5, None, 0.0]
     assert scores["confusion"] == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
     assert "top5" not in scores
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_intervals_are_those_of_clips_drawn_again(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, size=120, p=[0.6, 0.3, 0.1])
+    answers = np.where(rng.random(120) < 0.7, labels, rng.integers(3, size=120))
+    shares, balanced = [], []
+    for _ in range(3000):
+        drawn = rng.integers(120, size=120)
+        right = answers[drawn] == labels[drawn]
+        shares.append(right.mean())
+        balanced.append(np.mean([right[labels[drawn] == label].mean() for label in set(labels[drawn])]))
+    found = classification_scores(answers[:, None], labels, 3)["interval"]
+    assert found["top1"] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.015)
+    assert found["balanced"] == pytest.approx(np.quantile(balanced, [0.025, 0.975]), abs=0.02)

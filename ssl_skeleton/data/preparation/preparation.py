@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _JOURNAL = "journal.jsonl"
 # A store is about as large as its source. What grows far beyond that is a slip, or meant to fill a disk.
 _MOST_BYTES, _MOST_GROWTH = 1 << 28, 64
 _LISTS = ("damaged", "bodiless", "missing", "crowded")
+_LISTED = 5  # names shown of each kind of skipped clip
 
 
 @dataclass
@@ -59,6 +60,16 @@ class Preparation:
                 f"more than {self.max_damaged:.0%} of the {total} files or clips are damaged; "
                 f"the first: {self.damaged[0]}; --max-damaged allows more"
             )
+
+
+def skipped_lines(skipped: Mapping[str, Sequence[str]], rest: str = "") -> list[str]:
+    """What was skipped, a line a reason. Where not all names are shown, `rest` says where the others are."""
+    lines = []
+    for why, names in skipped.items():
+        shown = [name if name.isprintable() else repr(name) for name in names[:_LISTED]]
+        more = f"; {rest}" if len(names) > _LISTED and rest else ""
+        lines += [f"skipped {len(names)} {why}: {'; '.join(shown)}{more}"] if names else []
+    return lines
 
 
 def prepare_store(

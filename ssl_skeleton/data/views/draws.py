@@ -14,7 +14,7 @@ class Draws:
     So a clip meets the same numbers on whichever rank it is, and generators go on in step on all ranks.
     """
 
-    def __init__(self, generator: Generator, clips: int, mine: slice = slice(None)) -> None:
+    def __init__(self, generator: Generator, clips: int, mine: slice | Tensor = slice(None)) -> None:
         self._parts = [(generator, clips, mine)]
 
     @classmethod
@@ -27,7 +27,7 @@ class Draws:
     @property
     def mine(self) -> slice | Tensor:
         """Which of all clips are given: what indexes their rows."""
-        if all(mine in (slice(None), slice(0, clips)) for _, clips, mine in self._parts):
+        if all(_is_all(mine, clips) for _, clips, mine in self._parts):
             return slice(None)
         places, first = [], 0
         for _, clips, mine in self._parts:
@@ -53,3 +53,7 @@ class Draws:
             for generator, clips, mine in self._parts
         ]
         return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+
+
+def _is_all(mine: slice | Tensor, clips: int) -> bool:
+    return isinstance(mine, slice) and mine in (slice(None), slice(0, clips))

@@ -89,15 +89,16 @@ def make_view(
     draws: Draws | None,
     *,
     resample: int | None = None,
+    window: Tensor | None = None,
 ) -> Clips:
     """The clips `index` (N,) as one view sees them; without `draws` nothing is augmented.
 
     `index` is a whole global batch, of which the view has the clips `draws.mine`. `packed` has its bodies in
     the order of `sampling`. `resample` takes the place of `sampling.frames`, and then clips are resampled
-    even where `sampling` loops them. Clips in a plane are moved, turned and sheared as if they lay in space
-    at z = 0, and seen from the front.
+    even where `sampling` loops them. `window`, as in `gather`, takes the place of the crop. Clips in a plane
+    are moved, turned and sheared as if they lay in space at z = 0, and seen from the front.
     """
-    return make_views(packed, index, sampling, [view], draws, resample=resample)[0]
+    return make_views(packed, index, sampling, [view], draws, resample=resample, window=window)[0]
 
 
 def make_views(
@@ -108,6 +109,7 @@ def make_views(
     draws: Draws | None,
     *,
     resample: int | None = None,
+    window: Tensor | None = None,
 ) -> list[Clips]:
     """The clips `index` (N,) as several views see them that differ in their streams alone.
 
@@ -118,7 +120,9 @@ def make_views(
         raise ValueError("views of the same draws have the same augmentation")
     if packed.order != sampling.order:
         raise ValueError(f"PackedClips has its bodies {packed.order}, not {sampling.order}")
-    window, mine = (None, slice(None)) if draws is None else (draw_window(change, draws), draws.mine)
+    mine = slice(None) if draws is None else draws.mine
+    if window is None and draws is not None:
+        window = draw_window(change, draws)
     if sampling.normalise == "agcn" and resample is None:
         clips = packed.loop(index, _looped_frames(sampling), window, mine)
     else:

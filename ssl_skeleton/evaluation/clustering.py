@@ -1,0 +1,159 @@
+"""Clustering: k-means on frozen features, and how well its clusters agree with the classes."""
+
+from typing import Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+
+from ssl_skeleton.config import Config
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.features import Features
+from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores
+from ssl_skeleton.training.seeds import derive_seed
+
+_PARTS = {"test": ("test",), "train": ("train",), "all": ("train", "validation", "test")}
+
+
+class ClusterConfig(Config):
+    """What is clustered, and how.
+
+    part        the clips: those of the test part, of the training part, or of all parts together
+    clusters    how many; null is as many as the store has classes
+    restarts    k-means is done so often, and that with the smallest sum of squares counts
+    iterations  of each
+    """
+
+    part: Literal["test", "train", "all"] = "test"
+    clusters: int | None = Field(default=None, ge=2)
+    restarts: int = Field(default=10, ge=1)
+    iterations: int = Field(default=50, ge=1)
+
+
+def cluster_probe(features: Features, classes: int, config: ClusterConfig, seed: int) -> Scorer:
+    """The clusters of a part's clips, which wait for their labels; UserError when there are too few clips.
+
+    With the scores stand the number of `clusters`, the cluster of every clip under `assigned`, and the
+    `inertia`, the mean squared distance of the clips' unit features to the means of their clusters.
+    """
+    parts = _PARTS[config.part]
+    found = [rows for rows in (getattr(features, part) for part in parts) if rows is not None]
+    unit_nd, clusters = _unit(np.concatenate(found)), config.clusters or classes
+    if clusters > len(unit_nd):
+        raise UserError(
+            f"evaluation.cluster.clusters: {clusters} of {len(unit_nd)} clips (evaluation.cluster.part: "
+            f"{config.part}); choose fewer clusters, or more clips"
+        )
+    assigned, inertia = k_means(unit_nd, clusters, config, seed)
+
+    def score(labels: Labels) -> Scores:
+        known = {"train": features.train_labels, "validation": features.validation_labels, "test": labels}
+        truth = np.concatenate([given for part in parts if (given := known[part]) is not None])
+        if len(np.unique(truth)) < 2:
+            raise UserError(
+                f"evaluation.cluster.part: the {len(truth)} clips of '{config.part}' are of one class, with "
+                "which clusters cannot be compared; choose another part or split"
+            )
+        scores = clustering_scores(assigned, truth, clusters, classes)
+        return scores | {"clusters": clusters, "inertia": inertia, "assigned": assigned.tolist()}
+
+    return score
+
+
+def k_means(
+    rows_nd: NDArray[np.float32], clusters: int, config: ClusterConfig, seed: int
+) -> tuple[NDArray[np.int64], float]:
+    """The cluster of each row (N,), and the mean squared distance to the means; clusters may end up empty.
+
+    Lloyd's algorithm (IEEE Trans. Inf. Theory 28, 1982) as faiss has it, from the starts of k-means++.
+    Of equally good restarts, the first counts. Rows must be finite, and no fewer than the clusters.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "cluster"))
+    best, least = np.zeros(len(rows_nd), np.int64), np.inf
+    for _ in range(config.restarts):
+        means = faiss.Kmeans(
+            rows_nd.shape[1],
+            clusters,
+            niter=config.iterations,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(rows_nd),  # by default it would look at some of the rows alone
+        )
+        means.train(rows_nd, init_centroids=starts(rows_nd, clusters, rng))
+        distance_n, assigned = means.assign(rows_nd)
+        if (inertia := float(distance_n.mean(dtype=np.float64))) < least:
+            best, least = assigned, inertia
+    return best, max(least, 0.0)
+
+
+def starts(rows_nd: NDArray[np.float32], clusters: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Rows (K, D) to begin with: each drawn by its squared distance to the nearest one before it.
+
+    This is k-means++ (Arthur and Vassilvitskii, SODA 2007). Where all rows are drawn already, any one is.
+    """
+    square_n = np.einsum("nd,nd->n", rows_nd, rows_nd)
+    chosen = [int(rng.integers(len(rows_nd)))]
+    nearest_n = np.full(len(rows_nd), np.inf)
+    while len(chosen) < clusters:
+        last = chosen[-1]
+        distance_n = square_n + square_n[last] - 2 * (rows_nd @ rows_nd[last])
+        distance_n[last] = 0
+        nearest_n = np.minimum(nearest_n, distance_n.clip(min=0))
+        reached_n = nearest_n.cumsum()
+        place = np.searchsorted(reached_n, rng.random() * reached_n[-1], side="right")
+        chosen.append(min(int(place), len(rows_nd) - 1))
+    return rows_nd[chosen]
+
+
+def clustering_scores(assigned: NDArray[np.int64], labels: Labels, clusters: int, classes: int) -> Scores:
+    """How clusters (N,) below `clusters` agree with labels (N,) below `classes`; no name of either counts.
+
+    `accuracy` is the share of clips that are right when clusters and classes are matched one to one in the
+    best way (Kuhn, Naval Res. Logist. Q. 2, 1955); clips of a cluster without a class are wrong. `nmi` is the
+    mutual information over the mean of both entropies, `ari` the adjusted Rand index (Hubert and Arabie, J.
+    Classif. 2, 1985), 0 for chance. `purity` is the share of clips that are of their cluster's largest class:
+    it grows with the number of clusters, and is there to be compared between equal numbers.
+    """
+    counts_kc = np.zeros((clusters, classes), dtype=np.int64)
+    np.add.at(counts_kc, (assigned, labels), 1)
+    matched = linear_sum_assignment(counts_kc, maximize=True)
+    return {
+        "accuracy": float(counts_kc[matched].sum() / len(labels)),
+        "nmi": _normalised_mutual_information(counts_kc),
+        "ari": _adjusted_rand_index(counts_kc),
+        "purity": float(counts_kc.max(axis=1).sum() / len(labels)),
+    }
+
+
+def _normalised_mutual_information(counts_kc: NDArray[np.int64]) -> float:
+    share_kc = counts_kc / counts_kc.sum()
+    entropies = [_entropy(share_kc.sum(axis=axis)) for axis in (0, 1)]
+    mean = sum(entropies) / 2
+    if mean == 0:  # one cluster and one class are the same
+        return 1.0
+    return max(0.0, sum(entropies) - _entropy(share_kc.ravel())) / mean
+
+
+def _entropy(share_k: NDArray[np.float64]) -> float:
+    there = share_k[share_k > 0]
+    return -float((there * np.log(there)).sum())
+
+
+def _adjusted_rand_index(counts_kc: NDArray[np.int64]) -> float:
+    together = _pairs(counts_kc.ravel())
+    by_cluster, by_class = _pairs(counts_kc.sum(axis=1)), _pairs(counts_kc.sum(axis=0))
+    chance = by_cluster * by_class / max(1, _pairs(counts_kc.sum(keepdims=True).ravel()))
+    most = (by_cluster + by_class) / 2
+    return 1.0 if most == chance else float((together - chance) / (most - chance))
+
+
+def _pairs(counts: NDArray[np.int64]) -> int:
+    """How many pairs there are within groups of these sizes, as an integer that cannot overflow."""
+    return sum(count * (count - 1) // 2 for count in counts.tolist())
+
+
+def _unit(rows_nd: NDArray[np.float32]) -> NDArray[np.float32]:
+    unit = np.ascontiguousarray(rows_nd, dtype=np.float32).copy()
+    faiss.normalize_L2(unit)
+    return unit

@@ -1,0 +1,51 @@
+"""Short labels that tell things apart by what is different between them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+Facts = Mapping[str, object]
+_KIND = ".name"  # ends the key that says of which kind a section is
+
+
+def telling_labels(facts: Sequence[Facts]) -> list[str]:
+    """A label for each of several mappings of key paths: `lr=0.1, encoder=st_gcn`.
+
+    It has the keys whose values differ, each by as much of its path as is needed. Sections of different kinds
+    differ in all they have: there the kind alone is told, and what differs between sections of one kind.
+    Labels may be the same where long values begin differently, and are empty where nothing differs.
+    """
+    keys = [key for key in dict.fromkeys(key for each in facts for key in each) if _tells(key, facts)]
+    names = {key: _short(key, keys) for key in keys}
+    return [", ".join(f"{names[key]}={_shown(each[key])}" for key in keys if key in each) for each in facts]
+
+
+def _tells(key: str, facts: Sequence[Facts]) -> bool:
+    """Whether a key differs between some facts that are of one kind in all sections around it."""
+    inner = range(key.count("."))
+    kinds = [f"{key.rsplit('.', depth + 1)[0]}{_KIND}" for depth in inner]
+    found: dict[str, set[str]] = {}
+    for each in facts:
+        kind = repr([each.get(one) for one in kinds if one != key])
+        found.setdefault(kind, set()).add(repr(each.get(key)))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The end of a key's path that no other one has, and that begins with a word."""
+    paths = [one.removesuffix(_KIND) for one in keys]
+    parts = key.removesuffix(_KIND).split(".")
+    for begin in reversed(range(len(parts))):
+        end = ".".join(parts[begin:])
+        same = [path for path in paths if path == end or path.endswith(f".{end}")]
+        if not parts[begin].isdecimal() and len(same) == 1:
+            return end
+    return key
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return PurePath(text).name or text if text.startswith("/") else text

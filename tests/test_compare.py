@@ -1,0 +1,446 @@
+import csv
+import io
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from builders import one_line
+from tiny import recipe_tree, tiny_store
+
+from ssl_skeleton import compare
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.comparing import Wanted, comparison_table
+from ssl_skeleton.data.store import meta_sum, open_store
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.comparison import holm, paired_bootstrap
+from ssl_skeleton.evaluation.results import write_result
+from ssl_skeleton.evaluation.scores import classification_scores
+from ssl_skeleton.evaluation.tables import Table
+from ssl_skeleton.files import write_text
+from ssl_skeleton.probing import evaluate
+from ssl_skeleton.recipe import Recipe
+from ssl_skeleton.run import Run
+
+EVERYTHING = Wanted()
+
+
+@pytest.fixture(autouse=True)
+def _keep_handlers():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(command, *words) -> int:
+    return run_command(command.main, [str(word) for word in words])
+
+
+def refused(capsys, command, *words) -> str:
+    """Run a command that must end in one line of error; gives the line."""
+    capsys.readouterr()
+    assert run(command, *words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tiny_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory) -> Path:
+    """Runs that were really trained: two seeds of one recipe, and one of another."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, seed, epochs in (("short_seed0", 0, 1), ("short_seed1", 1, 1), ("long", 0, 2)):
+        tree = recipe_tree(store, "contrast", epochs) | {"name": name, "seed": seed}
+        started = Run.start(Recipe.from_tree(tree, "recipe"), folder / name)
+        started.pretrain()
+        for evaluator in ("linear", "knn"):
+            evaluate(started, evaluator)
+    return folder
+
+
+def made_up(
+    folder: Path, store: Path, *, seed: int = 0, epochs: int = 4, right: float = 0.5, **facts
+) -> Path:
+    """A run that nobody trained, with a result of made-up answers, so many of which are right.
+
+    `facts` replace those of the result; the baselines answer by the seed alone.
+    """
+    recipe = Recipe.from_tree(recipe_tree(store, "contrast", epochs) | {"name": "a", "seed": seed}, "recipe")
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.with_absolute_paths().to_tree()))
+    opened = open_store(store)
+    labels = opened.labels[opened.split("cross_view").test]
+
+    def scores(share: float, source: int) -> dict:
+        rng = np.random.default_rng(source)
+        answers = np.where(rng.permutation(len(labels)) < share * len(labels), labels, (labels + 1) % 3)
+        return classification_scores(answers[:, None], labels, 3)
+
+    result = {
+        "evaluator": "linear",
+        "store": store.name,
+        "store_path": str(store),
+        "store_sum": meta_sum(opened.meta.to_tree()),
+        "split": "cross_view",
+        "protocol": {"epochs": 5},
+        "streams": ["joint"],
+        "epoch": epochs,
+        "seed": seed,
+        "clips": {"train": 18, "test": len(labels)},
+        **scores(right, seed),
+        "baselines": {"raw": scores(0.4, seed), "untrained": scores(0.3, 9 + seed)},
+    }
+    result |= facts
+    write_result(folder, {name: value for name, value in result.items() if value is not None})
+    return folder
+
+
+def changed(folder: Path, change) -> None:
+    """Change the only result of a run."""
+    (path,) = (folder / "eval").glob("*.json")
+    tree = json.loads(path.read_text())
+    change(tree)
+    path.write_text(json.dumps(tree))
+
+
+def without(*names: str):
+    """A change that takes these away, from the baselines too, as older results lack them."""
+
+    def change(tree: dict) -> None:
+        for scores in (tree, *tree["baselines"].values()):
+            for name in names:
+                scores.pop(name, None)
+
+    return change
+
+
+def result_of(folder: Path, evaluator: str = "linear") -> dict:
+    return json.loads((folder / "eval" / f"{evaluator}-store-cross_view.json").read_text())
+
+
+def labels_of(result: dict) -> np.ndarray:
+    store = open_store(Path(result["store_path"]))
+    return store.labels[store.split(result["split"]).test]
+
+
+def rows(table: Table) -> dict[str, list[tuple[float, ...] | None]]:
+    return {row.name: [cell and cell.values for cell in row.cells] for row in table.rows}
+
+
+def test_seeds_are_one_row_and_recipes_another(trained, capsys):
+    names = ("short_seed0", "short_seed1", "long")
+    assert run(compare, *(trained / name for name in names)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert lines[0][-4:] == ["on", "store,", "split", "cross_view"]
+    assert lines[2] == ["seeds", "epoch", "linear", "top1", "knn", "k=1"]
+    tops = {what: [result_of(trained / name, what)["top1"] for name in names] for what in ("linear", "knn")}
+    cells = []
+    for top in tops.values():
+        cells += [f"{50 * sum(top[:2]):.1f}", "±", f"{100 * np.std(top[:2], ddof=1):.1f}"]
+    assert lines[3] == ["epochs=1", "2", "1", *cells]
+    last = [f"{100 * top[2]:.1f}" for top in tops.values()]
+    assert [word for word in lines[4] if word != "*"] == ["epochs=2", "1", "2", *last]
+    assert lines[6][:3] == ["raw", "coordinates", "2"]
+    assert lines[7][:3] == ["untrained", "encoder", "2"]
+    assert "minus epochs=1" in printed.out
+
+
+def test_a_table_of_one(trained, capsys):
+    assert run(compare, trained / "long", "--no-baselines") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["long"]
+    assert run(compare, trained / "long") == 0
+    assert "minus long" in capsys.readouterr().out
+
+
+def test_what_every_digit_is(trained, capsys):
+    folders = [trained / "short_seed0", trained / "short_seed1", trained / "long"]
+    assert run(compare, *folders, "--format", "csv", "--against", trained / "long") == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("note: ")
+    lines = {(line["row"], line["evaluator"]): line for line in csv.DictReader(io.StringIO(printed.out))}
+    results = [result_of(folder) for folder in folders]
+    labels = labels_of(results[0])
+    right = [np.array([result["predicted"]]) == labels for result in results]
+    one = paired_bootstrap(np.concatenate(right[:2]).astype(float), right[2].astype(float))
+    found = lines["epochs=1", "linear"]
+    shown = [float(found[name]) for name in ("difference", "low", "high", "p")]
+    assert shown == [one.mean, one.low, one.high, one.p]
+    assert found["reference"] == "epochs=2"
+    p = {row: float(line["p"]) for (row, what), line in lines.items() if what == "linear" and line["p"]}
+    assert len(p) == 3
+    corrected = {row: float(lines[row, "linear"]["p_holm"]) for row in p}
+    assert corrected == pytest.approx(dict(zip(p, holm(list(p.values())), strict=True)))
+    assert {line["content"] for line in lines.values()} == {results[0]["store_sum"]}
+
+
+def test_the_table_is_written(trained, tmp_path, capsys):
+    out = tmp_path / "table.tex"
+    words = [trained / "long", "--format", "latex", "--out", out]
+    assert run(compare, *words) == 0
+    assert capsys.readouterr().out == f"{out}: 3 rows\n"
+    assert out.read_text().startswith("\\begin{table}")
+    before = snapshot(tmp_path)
+    assert "already exists; choose another --out, or add --overwrite" in refused(capsys, compare, *words)
+    assert "is a folder" in refused(capsys, compare, *words[:-1], tmp_path, "--overwrite")
+    assert snapshot(tmp_path) == before
+    assert run(compare, *words[:-1], out, "--overwrite", "--no-baselines") == 0
+    assert snapshot(tmp_path) != before
+
+
+def test_each_k_and_other_scores(trained):
+    folders = [trained / "long"]
+    table = comparison_table(folders, Wanted(scores=["k", "balanced"]), baselines=False)
+    assert [column.name for column in table.columns] == [
+        "linear balanced",
+        "knn k=1",
+        "knn k=3",
+        "knn balanced",
+    ]
+    table = comparison_table(folders, Wanted(["knn"], ["k"]))
+    judged = [[cell.difference is not None for cell in row.cells] for row in table.rows]
+    assert judged == [[False, False], [True, False], [True, False]]
+    assert any("no p for knn k=3: no answers are kept" in note for note in table.notes)
+
+
+def test_baselines_that_are_the_same_are_one_row(store, tmp_path):
+    folders = [
+        made_up(tmp_path / "a0", store, seed=0),
+        made_up(tmp_path / "a1", store, seed=1),
+        made_up(tmp_path / "b0", store, seed=0, epochs=8),
+    ]
+    found = rows(comparison_table(folders, EVERYTHING))
+    assert list(found) == ["epochs=4", "epochs=8", "raw coordinates", "untrained encoder"]
+    assert len(found["raw coordinates"][0]) == 2
+    changed(folders[2], lambda tree: tree["baselines"]["untrained"].update(top1=0.0, predicted=[0] * 9))
+    found = rows(comparison_table(folders, EVERYTHING))
+    assert list(found)[3:] == ["untrained encoder of epochs=4", "untrained encoder of epochs=8"]
+    assert found["untrained encoder of epochs=8"] == [(0.0,)]
+    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["epochs=4", "epochs=8"]
+
+
+def test_what_may_differ_between_the_runs_of_a_row(store, tmp_path):
+    """Their seeds, names, machines, and how they are evaluated, which results tell."""
+    folders = [made_up(tmp_path / f"a{seed}", store, seed=seed) for seed in range(3)]
+    for folder, change in zip(
+        folders, ({"name": "other"}, {"device": "auto"}, {"evaluation": {"knn": {"k": [7]}}}), strict=True
+    ):
+        tree = yaml.safe_load((folder / "recipe.yaml").read_text())
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(tree | change))
+    assert len(comparison_table(folders, EVERYTHING, baselines=False).rows) == 1
+
+
+def test_names_of_rows(store, tmp_path):
+    folders = [made_up(tmp_path / f"crrl_seed{seed}", store, seed=seed) for seed in range(2)]
+    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["crrl"]
+    folders.append(made_up(tmp_path / "long", store, epochs=9))
+    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["epochs=4", "epochs=9"]
+    found = comparison_table(folders, EVERYTHING, baselines=False, named=True)
+    assert list(rows(found)) == ["crrl", "long"]
+    assert [row.runs for row in found.rows] == [["crrl_seed0", "crrl_seed1"], ["long"]]
+    (tmp_path / "more").mkdir()
+    folders.append(made_up(tmp_path / "more" / "long", store, epochs=7))
+    found = comparison_table(folders, EVERYTHING, baselines=False, named=True)
+    assert len(rows(found)) == 3
+
+
+def test_protocols_and_contents_are_never_mixed(store, tmp_path):
+    folders = [
+        made_up(tmp_path / "a", store),
+        made_up(tmp_path / "b", store, epochs=5, protocol={"epochs": 7}),
+        made_up(tmp_path / "c", store, epochs=6, windows={"count": 10, "share": 0.9}),
+        made_up(tmp_path / "d", store, epochs=7, store_sum="other content"),
+    ]
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    cells = [[cell is not None for cell in row.cells] for row in table.rows]
+    assert sorted(cells) == sorted(np.eye(4, dtype=bool).tolist())
+    names = [column.name for column in table.columns]
+    assert len(set(names)) == 4
+    assert sum("epochs=7" in name for name in names) == sum("content=other" in name for name in names) == 1
+    assert any("no such result of epochs=4" in note for note in table.notes)
+    assert not any(cell and cell.difference for row in table.rows for cell in row.cells)
+
+
+def test_other_k_that_were_tried_are_no_other_protocol(store, tmp_path):
+    knn = {"evaluator": "knn", "top1": 5 / 9}
+    folders = [
+        made_up(tmp_path / "a", store, right=5 / 9, **knn, protocol={"k": [1, 3]}, k={"1": 5 / 9, "3": 0.5}),
+        made_up(tmp_path / "b", store, epochs=5, right=5 / 9, **knn, protocol={"k": [1]}, k={"1": 5 / 9}),
+    ]
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    assert [column.name for column in table.columns] == ["knn k=1"]
+    assert table.rows[1].cells[0].difference is not None
+
+
+def test_several_stores_and_splits(store, tmp_path):
+    folder = made_up(tmp_path / "a", store)
+    made_up(folder, store, split="cross_view_dev")
+    write_result(folder, result_of(folder) | {"store": "other"})
+    table = comparison_table([folder], EVERYTHING, baselines=False)
+    names = [
+        "linear top1, other, cross_view",
+        "linear top1, store, cross_view",
+        "linear top1, store, cross_view_dev",
+    ]
+    assert [column.name for column in table.columns] == names
+    assert " on " not in table.title
+    chosen = Wanted(stores=["store"], splits=["cross_view"])
+    table = comparison_table([folder], chosen, baselines=False)
+    assert [column.name for column in table.columns] == ["linear top1"]
+    assert table.title.endswith("on store, split cross_view")
+
+
+def test_older_results_are_shown_and_not_judged(store, tmp_path):
+    folders = [made_up(tmp_path / "a", store), made_up(tmp_path / "b", store, epochs=5)]
+    for folder in folders:
+        changed(folder, without("store_sum", "predicted", "interval", "balanced"))
+    table = comparison_table(folders, EVERYTHING)
+    assert all(cell is not None and cell.difference is None for row in table.rows for cell in row.cells)
+    assert (
+        "no p for linear top1: older results do not note what the store held; evaluate again" in table.notes
+    )
+
+
+def test_results_without_answers_are_shown_and_not_judged(store, tmp_path):
+    folders = [made_up(tmp_path / f"{epochs}", store, epochs=epochs) for epochs in (4, 5, 6)]
+    changed(folders[1], without("predicted"))
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    assert [row.cells[0].difference is not None for row in table.rows] == [False, False, True]
+    assert "no p for linear top1: no answers of epochs=5 are kept that give this score" in table.notes
+    table = comparison_table(folders, EVERYTHING, against=folders[1], baselines=False)
+    assert not any(row.cells[0].difference for row in table.rows)
+
+
+def test_answers_that_do_not_give_the_score_are_not_used(store, tmp_path):
+    folders = [made_up(tmp_path / f"{epochs}", store, epochs=epochs) for epochs in (4, 5, 6)]
+    changed(folders[1], lambda tree: tree.update(top1=0.125))
+    changed(folders[2], lambda tree: tree["predicted"].pop())
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    assert not any(row.cells[0].difference for row in table.rows)
+    assert any("no answers of epochs=5, epochs=6 are kept" in note for note in table.notes)
+
+
+def test_a_store_that_was_moved_or_prepared_anew_gives_no_labels(store, tmp_path):
+    kept = tmp_path / "store"
+    shutil.copytree(store, kept)
+    folders = [made_up(tmp_path / f"{epochs}", kept, epochs=epochs) for epochs in (4, 5)]
+    assert comparison_table(folders, EVERYTHING).rows[1].cells[0].difference is not None
+    kept.rename(tmp_path / "elsewhere")
+    for anew in (False, True):
+        if anew:
+            tiny_store(kept, bodies=2)
+        table = comparison_table(folders, EVERYTHING)
+        assert not any(cell.difference for row in table.rows for cell in row.cells)
+        assert any(f"{kept} is not there as it was evaluated on" in note for note in table.notes)
+
+
+def test_repeats_of_a_seed_count_as_their_mean(store, tmp_path):
+    folders = [
+        made_up(tmp_path / f"{epochs}", store, epochs=epochs, evaluator="finetune_0.1") for epochs in (4, 5)
+    ]
+    labels = labels_of(result_of(folders[0], "finetune_0.1"))
+    wrong = ((labels + 1) % 3).tolist()
+    changed(folders[1], lambda tree: tree.update(predicted=[labels.tolist(), wrong], top1=0.5))
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    assert table.rows[1].cells[0].difference is not None
+    assert "finetune_0.1: every seed counts with its mean over 2 repeats" in table.notes
+    assert any("beside finetune" in note for note in table.notes)
+
+
+def test_what_a_reader_must_know(store, tmp_path):
+    folders = [made_up(tmp_path / f"a{seed}", store, seed=seed) for seed in range(3)]
+    folders.append(made_up(tmp_path / "b", store, epochs=5, epoch=3))
+    (tmp_path / "a2" / "eval" / "linear-store-cross_view.json").rename(tmp_path / "a2/eval/other.json")
+    changed(folders[2], lambda tree: tree.update(evaluator="other"))
+    table = comparison_table(folders, Wanted(["linear"]), baselines=False)
+    notes = "\n".join(table.notes)
+    assert "rows have 1 to 3" in notes
+    assert "is of epoch 3 of 5; evaluate again" in notes
+    assert "of one seed, a difference is between these very encoders" in notes
+    assert (len(table.rows[0].seeds), len(table.rows[0].cells[0].values)) == (3, 2)
+
+
+def test_the_order_of_runs_decides_nothing_but_the_order_of_rows(trained):
+    folders = [trained / name for name in ("short_seed0", "long", "short_seed1")]
+    one = comparison_table(folders, EVERYTHING, against=trained / "long")
+    other = comparison_table(folders[::-1], EVERYTHING, against=trained / "long")
+    assert {row.name: row.cells for row in one.rows} == {row.name: row.cells for row in other.rows}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: RUN"),
+        (["{trained}/nowhere"], "nowhere: not a run; make one with"),
+        (["{trained}"], "not a run"),
+        (["{trained}/long", "{trained}/../{name}/long"], "long: stands twice; name every run once"),
+        (["{trained}/long", "--evaluator", "lineer"], "no such result of 'lineer'; did you mean 'linear'?"),
+        (["{trained}/long", "--store", "utd"], "--store: there is no such result of 'utd'"),
+        (["{trained}/long", "--split", "cross"], "--split: there is no such result of 'cross'"),
+        (["{trained}/long", "--score", "top2"], "--score: no result has 'top2'; did you mean 'top1'?"),
+        (["{trained}/long", "--against", "{trained}/short_seed0"], "is none of the runs; name it among them"),
+        (["{trained}/long", "--format", "html"], "invalid choice: 'html'"),
+        (["{trained}/long", "--baseline"], "unrecognized arguments: --baseline"),
+        (["{trained}/long", "--out", ""], "names no file or folder"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, trained, capsys):
+    given = [word.format(trained=trained, name=trained.name) for word in words]
+    assert message in refused(capsys, compare, *given)
+
+
+def test_runs_that_cannot_be_compared(store, tmp_path, capsys):
+    folder = made_up(tmp_path / "a", store)
+    path = folder / "eval" / "linear-store-cross_view.json"
+    again = made_up(tmp_path / "b", store)
+    line = refused(capsys, compare, folder, again)
+    assert f"{again}: has the same recipe and seed as {folder}; name one of the two" in line
+    shutil.rmtree(again / "eval")
+    line = refused(capsys, compare, again)
+    assert f"{again}: has no results; make some with: python -m ssl_skeleton.linear --run {again}" in line
+    other = made_up(tmp_path / "c", store, epochs=5, clips={"test": 8})
+    assert "has 8 test clips, but" in refused(capsys, compare, folder, other)
+    stranger = made_up(tmp_path / "d", store, seed=4)
+    changed(stranger, lambda tree: tree.update(seed=5))
+    assert "is of seed 5, but the recipe's is 4; evaluate again" in refused(capsys, compare, stranger)
+    shutil.copy(path, path.with_name("copy.json"))
+    line = refused(capsys, compare, folder)
+    assert "is of the same as" in line
+    assert "remove the older one" in line
+    path.with_name("copy.json").write_text("{")
+    assert "copy.json: not valid JSON" in refused(capsys, compare, folder)
+    path.with_name("copy.json").unlink()
+    changed(folder, lambda tree: [tree.pop("top1"), tree.pop("balanced")])
+    assert "has no score that stands in a table" in refused(capsys, compare, folder)
+    (folder / "recipe.yaml").write_text("name: [")
+    assert "recipe.yaml: line 1: not valid YAML" in refused(capsys, compare, folder)
+
+
+def test_nothing_of_a_run_is_changed(trained):
+    before = snapshot(trained)
+    comparison_table([trained / "long"], EVERYTHING)
+    assert snapshot(trained) == before
+
+
+def test_a_message_is_one_line(store, tmp_path):
+    folder = made_up(tmp_path / "line\nbreak", store)
+    assert rows(comparison_table([folder], EVERYTHING, baselines=False)) == {"line\nbreak": [(5 / 9,)]}
+    with pytest.raises(UserError) as caught:
+        comparison_table([folder, folder], EVERYTHING)
+    one_line(caught.value)

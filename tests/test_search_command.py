@@ -1,0 +1,305 @@
+import json
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_recipe, tiny_store, write_recordings
+
+from ssl_skeleton import embed, search
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.data.store import sha256
+from ssl_skeleton.evaluation import search_index as index_module
+from ssl_skeleton.evaluation.search_index import open_index
+from ssl_skeleton.run import Run
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """Where the test is, and where temporary files go; both are looked at in the end."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path / "work"
+    signal.signal(signal.SIGTERM, before)
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Path:
+    """A folder with two stores of other joints, recordings, a finished run, and the index of one store."""
+    house = tmp_path_factory.mktemp("house")
+    store = tiny_store(house / "store")
+    tiny_store(house / "other, one", layout="kinect_v2_25")
+    write_recordings(house / "recordings")
+    Run.start(tiny_recipe(store, epochs=1), house / "run").pretrain()
+    assert run("build", "--run", house / "run", "--out", house / "index") == 0
+    return house
+
+
+def run(*words) -> int:
+    return run_command(search.main, [str(word) for word in words])
+
+
+def asked(capsys, *words) -> list[dict]:
+    """The answers to a query, as a machine gets them."""
+    capsys.readouterr()
+    assert run("query", *words, "--json") == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    queries: list[dict] = json.loads(printed.out)["queries"]
+    return queries
+
+
+def refused(capsys, *words) -> str:
+    """Run the command, which must end in one line of error; gives the line."""
+    capsys.readouterr()
+    assert run(*words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def snapshot(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_clips_of_a_store_are_their_own_nearest(kind, house, capsys):
+    stores = [house / "store", house / "other, one"]
+    words = ["--run", house / "run", "--store", *stores, "--index", kind, "--out", "index"]
+    assert run("build", *words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"index: 54 clips of 16 features, {kind}")
+    assert said.endswith(" clips/s\n")
+    assert ("of the 10 nearest" in said) == (kind != "exact")
+    names = [f"clip{number:02}" for number in range(27)]
+    for store in stores:
+        answers = asked(capsys, "index", "--store", store, "--clip", *names, "-k", 4)
+        assert [answer["clip"] for answer in answers] == names
+        for answer in answers:
+            first, likeness = answer["nearest"][0], [hit["likeness"] for hit in answer["nearest"]]
+            assert (first["name"], first["store"], first["likeness"]) == (answer["clip"], store.name, 1)
+            assert first["class"] in ("still", "slow", "fast")
+            assert likeness == sorted(likeness, reverse=True)
+            assert len({hit["row"] for hit in answer["nearest"]}) == 4
+
+
+def test_the_answer_as_lines(house, capsys):
+    capsys.readouterr()
+    words = ["--store", house / "store", "--clip", "clip05", "clip20", "-k", 2]
+    assert run("query", house / "index", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert lines[0] == "clip05: nearest of 27 clips"
+    assert lines[1].split() == ["1.0000", "still", "store", "clip05"]
+    assert lines[3] == "clip20: nearest of 27 clips"
+    assert lines[4].split() == ["1.0000", "fast", "store", "clip20"]
+
+
+def test_a_recording_that_is_in_no_store(house, capsys):
+    words = ["--source", house / "recordings", "--format", "nw_ucla"]
+    assert run_command(embed.main, ["--run", str(house / "run"), *map(str, words), "--out", "embedded"]) == 0
+    with np.load("embedded/embeddings.npz", allow_pickle=False) as arrays:
+        features, names = arrays["features"], arrays["names"].tolist()
+    expected = open_index(house / "index").search(features, 5)
+    answers = asked(capsys, house / "index", *words)
+    assert [answer["clip"] for answer in answers] == names
+    found = [[(hit["row"], hit["likeness"]) for hit in answer["nearest"]] for answer in answers]
+    assert found == [[(hit.row, hit.likeness) for hit in hits] for hits in expected]
+    one = house / "recordings" / f"{names[3]}.json"
+    (answer,) = asked(capsys, house / "index", "--source", one, "--format", "nw_ucla", "-k", 5)
+    assert [hit["likeness"] for hit in answer["nearest"]] == pytest.approx(
+        [hit.likeness for hit in expected[3]], abs=1e-5
+    )
+
+
+def test_damaged_recordings_are_told(house, tmp_path, capsys):
+    source = Path(shutil.copytree(house / "recordings", tmp_path / "source"))
+    (source / "a01_s01_e00_v01.json").write_text("{")
+    words = ["query", house / "index", "--source", source, "--format", "nw_ucla", "-k", 1]
+    capsys.readouterr()
+    assert run(*words) == 0
+    assert "\nskipped 1 damaged: a01_s01_e00_v01.json: not valid JSON" in capsys.readouterr().out
+    words[3] = source / "a01_s01_e00_v01.json"
+    assert "more than 5% of the 1 files" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_an_index_of_what_embed_wrote_is_the_same(kind, house, capsys):
+    run_folder = str(house / "run")
+    for name in ("store", "other, one"):
+        words = ["--run", run_folder, "--store", str(house / name), "--out", name]
+        assert run_command(embed.main, words) == 0
+    assert run("build", "--embeddings", "store", "other, one", "--index", kind, "--out", "one") == 0
+    stores = [house / "store", house / "other, one"]
+    assert run("build", "--run", run_folder, "--store", *stores, "--index", kind, "--out", "two") == 0
+    one, two = snapshot(Path("one")), snapshot(Path("two"))
+    assert [path.name for path in one] == [path.name for path in two]
+    assert one[Path("one/clips.csv")] == two[Path("two/clips.csv")]
+    assert one[Path("one/vectors.npy")] == two[Path("two/vectors.npy")]
+    index = open_index(Path("one"))
+    assert set(index.stores) == {"store", "other, one"}
+    assert [store.part for store in index.meta.stores] == ["all", "all"]
+
+
+def test_recordings_of_ones_own_can_be_searched_for(house, capsys):
+    words = ["--run", str(house / "run"), "--source", str(house / "recordings"), "--format", "nw_ucla"]
+    assert run_command(embed.main, [*words, "--out", "mine"]) == 0
+    assert run("build", "--embeddings", "mine", "--out", "index") == 0
+    one = house / "recordings" / "a03_s01_e01_v02.json"
+    (answer,) = asked(capsys, "index", "--source", one, "--format", "nw_ucla", "-k", 1)
+    (hit,) = answer["nearest"]
+    assert (hit["name"], hit["store"], hit["likeness"]) == (one.stem, "recordings", 1.0)
+
+
+def test_a_run_that_moved(house, tmp_path, capsys):
+    moved = Path(shutil.copytree(house / "run", tmp_path / "run"))
+    assert run("build", "--run", moved, "--out", "index") == 0
+    words = ["index", "--store", house / "store", "--clip", "clip05", "-k", 3]
+    expected = asked(capsys, *words)
+    moved.rename(tmp_path / "moved")
+    line = refused(capsys, "query", *words)
+    assert f"index: its run is not at {moved} any more; name its folder with --run FOLDER" in line
+    assert asked(capsys, *words, "--run", tmp_path / "moved") == expected
+    Path("index").rename("elsewhere")
+    assert asked(capsys, "elsewhere", *words[1:], "--run", tmp_path / "moved") == expected
+
+
+def test_a_run_that_learned_something_else(house, tmp_path, capsys):
+    """Another one, or the same one after it was trained again, tells by its weights."""
+    folder, words = tmp_path / "run", ["query", "index", "--store", house / "store", "--clip", "clip05"]
+    shutil.copytree(house / "run", folder)
+    assert run("build", "--run", folder, "--out", "index") == 0
+    shutil.rmtree(folder)
+    again = Run.start(tiny_recipe(house / "store", epochs=1, seed=3), folder)
+    again.pretrain()
+    line = refused(capsys, *words)
+    assert f"{folder}: has other weights than those with which index was made ({folder}, epoch 1)" in line
+    assert "or build the index again" in line
+    assert run(*words, "--run", house / "run") == 0
+    shutil.rmtree(folder / "checkpoints")
+    assert "no such checkpoint" in refused(capsys, *words)
+
+
+def test_embeddings_of_different_weights_do_not_mix(house, tmp_path, capsys):
+    other = Run.start(tiny_recipe(house / "store", epochs=1, seed=3), tmp_path / "other")
+    other.pretrain()
+    for name, folder, store in (("a", house / "run", "store"), ("b", other.folder, "other, one")):
+        words = ["--run", folder, "--store", house / store, "--out", name]
+        assert run_command(embed.main, [str(word) for word in words]) == 0
+    line = refused(capsys, "build", "--embeddings", "a", "b", "--out", "index")
+    assert "embed all by one run" in line
+    assert "is named twice" in refused(capsys, "build", "--embeddings", "a", "a", "--out", "index")
+    assert not Path("index").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "arguments are required: action"),
+        (["find"], "argument action: invalid choice"),
+        (["build", "--out", "x"], "one of the arguments --run --embeddings is required"),
+        (["build", "--run", "nowhere", "--out", "x"], "nowhere: not a run"),
+        (["build", "--run", "{run}", "--out", "x", "--index", "flat"], "--index: invalid choice"),
+        (["build", "--run", "{run}", "--store", "nowhere", "--out", "x"], "nowhere: not a prepared store"),
+        (["build", "--run", "{run}", "--store", "{store}", "{store}", "--out", "x"], "is named twice"),
+        (["build", "--embeddings", "nowhere", "--out", "x"], "nowhere: holds no embeddings"),
+        (["build", "--embeddings", "a", "--store", "b", "--out", "x"], "--embeddings: goes without --store"),
+        (["query", "nowhere", "--store", "a", "--clip", "b"], "nowhere: not a search index"),
+        (["query", "{index}"], "name either --source PATH, or --store STORE and --clip NAME"),
+        (["query", "{index}", "--store", "a"], "name either --source PATH, or --store"),
+        (["query", "{index}", "--clip", "a"], "name either --source PATH, or --store"),
+        (["query", "{index}", "--source", "a", "--store", "b", "--clip", "c"], "name either --source"),
+        (["query", "{index}", "--source", "a", "--clip", "c"], "name either --source"),
+        (["query", "{index}", "--store", "{store}", "--clip", "clip99"], "no clip 'clip99'; did you mean"),
+        (["query", "{index}", "--store", "{store}", "--clip", "clip01", "-k", "28"], "must lie in 1..27"),
+        (["query", "{index}", "--store", "{store}", "--clip", "clip01", "-k", "0"], "'0' is not a whole"),
+        (["query", "{index}", "--store", "nowhere", "--clip", "a"], "nowhere: not a prepared store"),
+        (["query", "{index}", "--source", "nowhere", "--format", "sbu"], "nowhere: no such folder"),
+        (["query", "{index}", "--source", "a", "seed=3"], "can change after training"),
+    ],
+)
+def test_mistakes(words, message, house, place, capsys):
+    given = {name: house / name for name in ("run", "store", "index")}
+    assert message in refused(capsys, *[word.format(**given) for word in words])
+    assert not list(place.iterdir())
+
+
+def test_only_an_index_is_overwritten(house, capsys):
+    words = ["build", "--run", house / "run", "--out"]
+    assert run(*words, "index", "--index", "ivf") == 0
+    before = snapshot(Path("index"))
+    assert "index: already exists" in refused(capsys, *words, "index")
+    assert snapshot(Path("index")) == before
+    assert run(*words, "index", "--overwrite") == 0
+    assert open_index(Path("index")).meta.kind == "exact"
+    Path("index/notes.txt").write_text("mine")
+    kept = [Path("index"), house / "store", house / "run", Path()]
+    before = [snapshot(folder) for folder in kept]
+    for folder in kept:
+        assert "holds other things than this command writes" in refused(capsys, *words, folder, "--overwrite")
+    assert [snapshot(folder) for folder in kept] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_half_way_it_leaves_nothing(number, house, monkeypatch):
+    words = ["build", "--run", house / "run", "--index", "hnsw", "--out", "index", "--overwrite"]
+    stop = lambda *_: signal.raise_signal(number)  # noqa: E731
+    for there in (False, True):
+        if there:
+            assert run(*words) == 0
+        before = snapshot(Path.cwd())
+        with monkeypatch.context() as patch:
+            patch.setattr(index_module, "write_table", stop)  # vectors and graph are written by then
+            if number == signal.SIGINT:
+                assert run(*words) == 130
+            else:
+                with pytest.raises(SystemExit) as ended:
+                    run(*words)
+                assert ended.value.code == 143
+        assert snapshot(Path.cwd()) == before
+
+
+def test_a_query_changes_nothing(house, capsys):
+    before = snapshot(house)
+    words = ["--source", house / "recordings", "--format", "nw_ucla"]
+    assert run("query", house / "index", *words) == 0
+    assert snapshot(house) == before
+
+
+def test_an_index_of_a_stranger(house, tmp_path, capsys):
+    """Names that would steer a terminal are shown harmlessly, and damage is one line."""
+    hostile = Path(shutil.copytree(house / "index", tmp_path / "index"))
+    text = (hostile / "clips.csv").read_text().replace("clip05,still", '"\x1b[2Jclip\n05",still')
+    (hostile / "clips.csv").write_text(text)
+    words = ["query", hostile, "--store", house / "store", "--clip", "clip05", "-k", 1]
+    assert "clips.csv: is not what meta.json tells of, by its SHA-256 sum" in refused(capsys, *words)
+    meta = json.loads((hostile / "meta.json").read_text())
+    meta["sha256"]["clips.csv"] = sha256(hostile / "clips.csv")
+    (hostile / "meta.json").write_text(json.dumps(meta))
+    assert run(*words) == 0
+    printed = capsys.readouterr().out
+    assert r"'\x1b[2Jclip\n05'" in printed
+    assert printed.count("\n") == 2
+    assert "\x1b" not in printed
+    for path in sorted(hostile.iterdir()):
+        kept = path.read_bytes()
+        path.write_bytes(kept[: len(kept) // 2])
+        assert str(hostile) in refused(capsys, *words)
+        path.write_bytes(kept)
+
+
+def test_each_action_has_help(capsys):
+    for action in ("build", "query"):
+        with pytest.raises(SystemExit) as ended:
+            run(action, "--help")
+        assert ended.value.code == 0
+        assert f"python -m ssl_skeleton.search {action} " in capsys.readouterr().out

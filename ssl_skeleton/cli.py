@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
@@ -73,7 +73,7 @@ def _exit_code(main: Callable[[Sequence[str]], None], arguments: Sequence[str], 
         _say(f"error: {error}")
         return 2
     except Stopped as stop:
-        _say(f"stopped at {stop}; the state is saved, go on with --resume")
+        _say(f"stopped at {stop}; go on with --resume")
         return 128 + stop.signal
     except KeyboardInterrupt as stop:
         _say("; ".join(["interrupted", *map(str, stop.args)]))
@@ -104,6 +104,21 @@ def _heeding_signals() -> Iterator[None]:
         if came is None:
             raise
         raise came from None
+
+
+def _left_early(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End on Ctrl-C as commands do, even while what they need is still being loaded."""
+    came: BaseException | None = error
+    while came is not None and not isinstance(came, KeyboardInterrupt):
+        came = came.__context__
+    if came is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(128 + signal.SIGINT)
+
+
+sys.excepthook = _left_early  # commands alone load this module
 
 
 def _ranks() -> int:

@@ -78,7 +78,9 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
-    """Return a copy of `tree` with each `key.path=value` set; values are YAML, list items go by number.
+    """Return a copy of `tree` with each `key.path=value` set; values are YAML.
+
+    Items of lists go by number, or by the `name` that they have.
 
     A section that `tree` lacks begins as it is by default, as in the tree of a whole config; another `name`
     than the default's makes it one of that kind.
@@ -125,15 +127,25 @@ def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:
         return value
     key, rest = path[0], path[1:]
     if isinstance(node, list):
-        if not key.isdecimal() or int(key) >= len(node):
-            raise UserError(f"'{override}': '{key}' is not an item 0 to {len(node) - 1} of the list")
-        node[int(key)] = _set(node[int(key)], rest, value, override)
+        place = _item(node, key, override)
+        node[place] = _set(node[place], rest, value, override)
     elif node is None or isinstance(node, dict):
         node = _Partial() if node is None else node
         node[key] = _set(node.get(key), rest, value, override)
     else:
         raise UserError(f"'{override}': '{key}' is below {node!r}, which has no keys")
     return node
+
+
+def _item(items: Sequence[Any], key: str, override: str) -> int:
+    """The place of the item that `key` gives the number or the name of."""
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if not key.isdecimal() and names.count(key) == 1:
+        return names.index(key)
+    if not key.isdecimal() or int(key) >= len(items):
+        named = "".join(f", {name}" for name in names if isinstance(name, str))
+        raise UserError(f"'{override}': '{key}' is not an item 0 to {len(items) - 1} of the list{named}")
+    return int(key)
 
 
 class _Partial(dict[str, Any]):

@@ -136,7 +136,7 @@ def _lock(handle: int, folder: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         found = _HOLDER.match(os.read(handle, 300))
-        who = f" (process {int(found[1])} on {found[2].decode(errors='replace')})" if found else ""
+        who = f" ({int(found[1])} on {found[2].decode(errors='replace')})" if found else ""
         raise UserError(
             f"{folder}: another process{who} is writing it; wait for it to end, or end it"
         ) from None

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--resume-anyway", action="store_true", help="the same, even where the recipe is another one now"
     )
-    add_overrides(parser, "change the recipe, as in stages.0.training.epochs=100")
+    add_overrides(parser, "change the recipe, as in stages.NAME.training.epochs=100")
     given = parser.parse_intermixed_args(arguments)
     recipe = load_recipe(given.cfg, given.overrides)
     with leaving(), ranks.joined(pick_device(recipe.device)):

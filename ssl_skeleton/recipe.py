@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from ssl_skeleton.config import Config, apply_overrides, leaves, read_yaml
 from ssl_skeleton.data.frames import Residence
 from ssl_skeleton.data.repair import RepairConfig
+from ssl_skeleton.data.splits import SplitName
 from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.view import SamplingConfig
 from ssl_skeleton.encoders import AnyEncoder
@@ -35,7 +36,7 @@ _OF_NO_NUMBER = re.compile(
     r"device|data\.residence|encoder\.(encoder\.)?kernel|watch(\..*)?"
     r"|stages\.\d+\.training\.(compile|checkpoint_every|checkpoint_steps|keep|keep_best)"
 )
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]  # of files, too
+Name = Annotated[SplitName, Field(max_length=100)]  # of files, too
 
 
 class DataConfig(SamplingConfig):

@@ -58,7 +58,7 @@ class WatchConfig(Config):
     knn: Epochs = 0
     projector: Epochs = 0
     views: Epochs = 0
-    clips: int = Field(default=512, ge=2)
+    clips: int = Field(default=512, ge=8)  # of fewer, features say nothing
 
 
 def check_watch(config: WatchConfig, labels: Tensor) -> None:

@@ -267,7 +267,7 @@ def test_mistakes_at_prepare(words, message, tmp_path, capsys, monkeypatch):
     ("words", "message"),
     [
         (["data.split=cross_vew"], "has no split 'cross_vew'; did you mean 'cross_view'?"),
-        (["data.store=nowhere"], "nowhere: not a prepared store; make one with"),
+        (["data.store=nowhere"], "nowhere: no such folder; make a store with"),
         (["sed=1"], "unknown key 'sed'; did you mean 'seed'?"),
         (["seed"], "'seed': an override reads key.path=value"),
         (["stages.7.name=x"], "'7' is not an item 0 to 1 of the list"),
@@ -323,7 +323,7 @@ def test_runs_that_cannot_be_scored(command, house, tmp_path, capsys):
     shutil.rmtree(folder / "eval", ignore_errors=True)
     before = snapshot(folder)
     assert "can change after training" in refused(capsys, command, "--run", folder, "seed=3")
-    assert "nowhere: not a prepared store" in refused(capsys, command, "--run", folder, "data.store=nowhere")
+    assert "nowhere: no such folder" in refused(capsys, command, "--run", folder, "data.store=nowhere")
     assert snapshot(folder) == before
     kept = load_checkpoint(path, "main")
     kept.pretext["encoder.norm.weight"] = torch.ones(3)
@@ -434,7 +434,7 @@ def test_a_signal_stops_a_command_that_can_go_on(house, tmp_path, capsys, monkey
     with monkeypatch.context() as patch:
         patch.setattr(pretrain.TrainingBar, "__call__", lambda *_: signal.raise_signal(signal.SIGTERM))
         assert run(pretrain, *words) == 128 + signal.SIGTERM
-    assert "the state is saved, go on with --resume" in capsys.readouterr().err
+    assert "the state is saved; go on with --resume" in capsys.readouterr().err
     assert run(pretrain, *words, "--resume") == 0
     log = (tmp_path / "runs" / "contrast" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2]

@@ -309,6 +309,8 @@ def test_a_mistake_in_a_section_that_overrides_alone_name(override, message):
         ("list.2=1", "'2' is not an item 0 to 1 of the list"),
         ("list.-1=1", "'-1' is not an item"),
         ("list.x.y=1", "'x' is not an item"),
+        ("named.c.b=1", "'c' is not an item 0 to 2 of the list, a, b, b"),
+        ("named.b.b=1", "'b' is not an item 0 to 2 of the list, a, b, b"),
         ("a.b.c=1", "'c' is below 1, which has no keys"),
         ("a=[1", "line 1: not valid YAML"),
         ("a={b: 1, b: 2}", "key 'b' stands twice"),
@@ -316,9 +318,17 @@ def test_a_mistake_in_a_section_that_overrides_alone_name(override, message):
     ],
 )
 def test_a_wrong_override_is_refused(override, message):
+    tree = {"a": {"b": 1}, "list": [1, 2], "named": [{"name": name} for name in "abb"]}
     with pytest.raises(UserError) as caught:
-        apply_overrides({"a": {"b": 1}, "list": [1, 2]}, [override])
+        apply_overrides(tree, [override])
     assert message in one_line(caught.value)
+
+
+def test_an_item_goes_by_its_name():
+    tree = {"stages": [{"name": "one", "epochs": 1}, {"name": "two", "epochs": 1}]}
+    found = apply_overrides(tree, ["stages.two.epochs=2", "stages.one.name=two"])
+    assert found == {"stages": [{"name": "two", "epochs": 1}, {"name": "two", "epochs": 2}]}
+    assert apply_overrides({"list": [{"name": "1"}, {"name": "x"}]}, ["list.1.y=2"])["list"][1]["y"] == 2
 
 
 def test_a_merge_key_takes_over_what_is_not_given():

@@ -298,6 +298,6 @@ def test_a_signal_while_a_command_loads_ends_it_cleanly(store, tmp_path):
     words = [sys.executable, "-c", script, "--cfg", str(recipe), "--runs", str(tmp_path / "runs")]
     found = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
     assert found.returncode == 128 + signal.SIGUSR1
-    assert found.stderr.startswith("stopped at loading")
+    assert found.stderr.startswith("stopped at loading; there was nothing to save; go on with --resume")
     assert len(found.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists()

@@ -214,14 +214,14 @@ def test_some_training_clips_are_looked_at_the_same_ones_always(store, tmp_path,
     monkeypatch.setattr("ssl_skeleton.watching.make_view", noted)
     part = torch.arange(0, CLIPS, 2)
     task = replace(pretext_task("contrast", store.path), parts=[part])
-    watch(task, [store], tmp_path, epochs=2, health=1, knn=1, projector=1, clips=5)
+    watch(task, [store], tmp_path, epochs=2, health=1, knn=1, projector=1, clips=8)
     assert len(seen) == 2 * 4
     assert all(clips == seen[0] for clips in seen)
-    assert len(set(seen[0])) == 5
+    assert len(set(seen[0])) == 8
     assert set(seen[0]) <= set(part.tolist())
     seen.clear()
-    watch(replace(task, name="other"), [store], tmp_path, health=1, clips=5)
-    watch(replace(task, seed=1), [store], tmp_path, health=1, clips=5)
+    watch(replace(task, name="other"), [store], tmp_path, health=1, clips=8)
+    watch(replace(task, seed=1), [store], tmp_path, health=1, clips=8)
     assert seen[0] == seen[1] != seen[2]
     watch(task, [store], tmp_path, health=1, clips=500)
     assert seen[-1] == part.tolist()
@@ -242,9 +242,10 @@ def test_health_takes_an_eighth_of_the_clips(store, tmp_path, monkeypatch):
     seen.clear()
     watch(task, [store], tmp_path, health=1)
     assert len(seen) == 2 * 3
+    monkeypatch.setattr("ssl_skeleton.watching._FEW", 20)
     seen.clear()
-    watch(task, [store], tmp_path, health=1, clips=2)
-    assert len(seen) == 2 * 2
+    watch(task, [store], tmp_path, health=1, clips=8)
+    assert len(seen) == 2 * 8
 
 
 def test_each_looks_at_its_own_epochs(store, tmp_path):

@@ -127,7 +127,8 @@ def open_store(path: Path) -> Store:
     Raises UserError when `path` is no store, or a damaged one.
     """
     if not (path / "meta.json").is_file():
-        raise UserError(f"{path}: not a prepared store; make one with: python -m ssl_skeleton.prepare")
+        what = "not a prepared store" if path.is_dir() else "no such folder"
+        raise UserError(f"{path}: {what}; make a store with: python -m ssl_skeleton.prepare")
     meta = read_meta(path)
     table_size(path / "clips.csv", meta.clips)
     names, columns = read_clips(path / "clips.csv")

@@ -41,16 +41,16 @@ class FrameRows:
         return len(self.frame_dk), len(self.clip_n), len(self.place_k)
 
     def state_rows(self, *, before: bool = False) -> Tensor:
-        """Where the states of the rows (D, K) lie, or those of the frame `before`.
+        """Where the states of the rows (D, K) lie, or those of the frame `before`, among D * (N + K).
 
-        The states of a frame lie together, one direction after the other, and the frames one after another,
-        behind one with which all N clips start.
+        Each direction has N rows with which all clips start, and behind them those of its frames.
         """
-        directions, clips, _ = self.shape
-        size_t = torch.tensor([clips, *self.sizes])
-        start_t = directions * (size_t.cumsum(0) - size_t)
-        time_k = self.time_k if before else self.time_k + 1
-        return start_t[time_k] + torch.arange(directions)[:, None] * size_t[time_k] + self.place_k
+        directions, clips, count = self.shape
+        row_k = clips + torch.arange(count)
+        if before:
+            size_t = torch.tensor([clips, *self.sizes])
+            row_k = (size_t.cumsum(0) - size_t)[self.time_k] + self.place_k
+        return torch.arange(directions)[:, None] * (clips + count) + row_k
 
     def scattered(self, index_dk: Tensor) -> Tensor:
         """One number a row in the order of the frames, (N * T, D); zero for those that are not valid."""

@@ -1,8 +1,7 @@
 """One layer of a GRU (Cho et al., EMNLP 2014, with torch's gates), made for CPUs: values and gradients."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ssl_skeleton.encoders.frame_rows import FrameRows
+from ssl_skeleton.encoders.gru_walk import advance, each_direction, retreat
 
 
 def gru_layer(x_nti: Tensor, rows: FrameRows, weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -23,9 +23,8 @@ def gru_layer(x_nti: Tensor, rows: FrameRows, weights: Sequence[Tensor], dtype: 
         r = sigmoid(W_r x + U_r h + b_r), z likewise     n = tanh(W_n x + b_n + r * (U_n h + c_n))
         h' = n + z * (h - n)
 
-    A frame takes a few small operations, whose calls take as long as their work. So both directions share
-    each of them, and whatever can be done for all frames at once is: the products with the inputs, and those
-    that give the weights' gradients.
+    What can be done for all frames at once is: the products with the inputs, and those that give the weights'
+    gradients. What is left goes frame by frame (`gru_walk.py`).
     """
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x_nti, *weights)):
         y_ntd: Tensor = _Layer.apply(x_nti, rows, dtype, *weights)  # type: ignore[no-untyped-call]
@@ -39,20 +38,21 @@ class _Layer(Function):
     def forward(ctx: Any, x_nti: Tensor, rows: FrameRows, dtype: torch.dtype, *weights: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             x_dri, cast = _picked(x_nti, rows, dtype), _Weights.of(weights, dtype)
-            state_rh, gate_dkg = _walk(x_dri, rows, cast)
-            ctx.save_for_backward(x_dri, state_rh, gate_dkg, cast.input_dgi, cast.hidden_dgh)
+            state_drh, gate_dkg = _walk(x_dri, rows, cast)
+            ctx.save_for_backward(x_dri, state_drh, gate_dkg, cast.input_dgi, cast.hidden_dgh)
             ctx.rows, ctx.dtypes, ctx.held = rows, (x_nti.dtype, weights[0].dtype), x_nti.shape[1] == 1
-            return _features(state_rh, rows)
+            return _features(state_drh, rows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_ntd: Tensor) -> tuple[Tensor | None, ...]:
         rows: FrameRows = ctx.rows
-        x_dri, state_rh, gate_dkg, input_dgi, hidden_dgh = ctx.saved_tensors
+        x_dri, state_drh, gate_dkg, input_dgi, hidden_dgh = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             held = x_dri.shape[1] < rows.shape[2]
-            slopes = _walk_back(_slope_rows(slope_ntd, rows), rows, state_rh, gate_dkg, hidden_dgh, held=held)
-            before_dkh = _rows_at(state_rh, rows.state_rows(before=True))
+            slope_dkh = _slope_rows(slope_ntd, rows)
+            slopes = _walk_back(slope_dkh, rows, state_drh, gate_dkg, hidden_dgh, held=held)
+            before_dkh = _rows_at(state_drh.flatten(0, 1), rows.state_rows(before=True))
             weights = _weight_slopes(slopes, x_dri, before_dkh, ctx.dtypes[1])
             x_nti = None
             if ctx.needs_input_grad[0]:
@@ -82,29 +82,8 @@ class _Weights:
         return _Weights(input_dgi, hidden_dgh.roll(size, dims=1), bias_d1g.to(dtype))
 
 
-class _Gates:
-    """U_n h + c_n, r, z and n of a frame's clips, (D, n, 4 H); or the loss's slopes by what opens them."""
-
-    def __init__(self, all_dng: Tensor) -> None:
-        self.all = all_dng
-        self.heard, self.reset, self.update, self.new = all_dng.chunk(4, dim=2)
-
-    def filled(self, all_dng: Tensor) -> "_Gates":
-        """With other numbers, of fewer bits."""
-        self.all.copy_(all_dng)
-        return self
-
-    def open(self) -> "_Gates":
-        """From what the products gave."""
-        size = self.new.shape[2]
-        self.all[..., size : 3 * size].sigmoid_()
-        new = torch.addcmul(self.new, self.reset, self.heard)
-        self.new.copy_(new.tanh_())
-        return self
-
-
 def _walk(x_dri: Tensor, rows: FrameRows, weights: _Weights) -> tuple[Tensor, Tensor]:
-    """The states, (R, H) in their rows; and the gates (D, K, 4 H), of 16 bits before they are opened."""
+    """The states, (D, N + K, H); and the gates (D, K, 4 H), of 16 bits before they are opened."""
     directions, clips, count = rows.shape
     size, wide = weights.hidden_dgh.shape[2], _wide(x_dri.dtype)
     gate_dkg = x_dri.new_empty(directions, x_dri.shape[1], 4 * size)
@@ -112,21 +91,11 @@ def _walk(x_dri: Tensor, rows: FrameRows, weights: _Weights) -> tuple[Tensor, Te
     torch.baddbmm(weights.bias_d1g[..., size:], x_dri, weights.input_dgi.mT, out=gate_dkg[..., size:])
     if x_dri.shape[1] < count:
         gate_dkg = gate_dkg[:, rows.place_k]
-    state_rh = x_dri.new_empty(directions * (clips + count), size)
-    state_rh[: directions * clips] = 0
-    states = _frames(state_rh, directions, [clips, *rows.sizes])
-    gates = torch.split(gate_dkg, rows.sizes, dim=1)
+    state_drh = x_dri.new_empty(directions, clips + count, size)
+    state_drh[:, :clips] = 0
     hidden_dhg = weights.hidden_dgh.mT if x_dri.dtype is not wide else weights.hidden_dgh.mT.contiguous()
-    h_dnh, room_dng = (x_dri.new_zeros(directions, clips, width * size, dtype=wide) for width in (1, 4))
-    for clips, frames in _runs(rows.sizes):
-        h, room = h_dnh[:, :clips], _Gates(room_dng[:, :clips])
-        for frame in frames:
-            part = gates[frame][..., : 3 * size]
-            torch.baddbmm(part, states[frame][:, :clips], hidden_dhg, out=part)
-            gate = (_Gates(gates[frame]) if x_dri.dtype is wide else room.filled(gates[frame])).open()
-            torch.lerp(gate.new, h, gate.update, out=h)
-            states[frame + 1].copy_(h)
-    return state_rh, gate_dkg
+    each_direction(advance, gate_dkg, state_drh, hidden_dhg, rows.sizes, wide)
+    return state_drh, gate_dkg
 
 
 @dataclass(frozen=True)
@@ -139,41 +108,18 @@ class _Slopes:
 
 
 def _walk_back(
-    slope_dkh: Tensor, rows: FrameRows, state_rh: Tensor, gate_dkg: Tensor, hidden_dgh: Tensor, *, held: bool
+    slope_dkh: Tensor, rows: FrameRows, state_drh: Tensor, gate_dkg: Tensor, hidden_dgh: Tensor, *, held: bool
 ) -> _Slopes:
     """From the slopes by the states, (D, K, H); where frames are `held`, they all hear the same."""
     directions, clips, _ = rows.shape
-    sizes, size, dtype, wide = rows.sizes, hidden_dgh.shape[2], state_rh.dtype, _wide(state_rh.dtype)
-    states, kept_dkg = _frames(state_rh, directions, [clips, *sizes])[1:], torch.empty_like(gate_dkg)
-    slopes, gates, kept = (torch.split(x, sizes, dim=1) for x in (slope_dkh, gate_dkg, kept_dkg))
-    bias_tdg = state_rh.new_empty(len(sizes), directions, 4 * size, dtype=wide)
-    given_dng = state_rh.new_zeros(directions, clips, 3 * size, dtype=wide)
-    widths = (4, wide), (4, wide), (1, wide), (1, wide), (1, wide), (1, wide), (3, dtype), (1, dtype)
-    rooms = [state_rh.new_zeros(directions, clips, width * size, dtype=kind) for width, kind in widths]
-    for clips, frames in _runs(sizes, backwards=True):
-        gate_room, by_room = (_Gates(room[:, :clips]) for room in rooms[:2])
-        d, less, some, room, factor, product = (room[:, :clips] for room in rooms[2:])
-        for frame in frames:
-            gate = _Gates(gates[frame]) if dtype is wide else gate_room.filled(gates[frame]).open()
-            by = _Gates(kept[frame]) if dtype is wide else by_room
-            d.add_(_cast(slopes[frame], room))
-            torch.addcmul(d, d, gate.update, value=-1, out=less)  # d (1 - z)
-            torch.mul(less, gate.new, out=some)
-            torch.addcmul(less, some, gate.new, value=-1, out=by.new)  # d (1 - z) (1 - n^2)
-            torch.mul(by.new, gate.reset, out=by.heard)
-            torch.mul(by.heard, gate.heard, out=some)
-            torch.addcmul(some, some, gate.reset, value=-1, out=by.reset)
-            torch.sub(_cast(states[frame], room), gate.new, out=some)  # z (h - n)
-            torch.mul(some, less, out=by.update)
-            torch.sum(by.all, dim=1, out=bias_tdg[frame])
-            if held:
-                given_dng[:, :clips].add_(by.all[..., size:])
-            if dtype is not wide:
-                kept[frame].copy_(by.all)
-            torch.bmm(_cast(by.all[..., : 3 * size], factor), hidden_dgh, out=product)
-            torch.addcmul(_cast(product, room), d, gate.update, out=d)
-    given_drg = given_dng.to(dtype) if held else kept_dkg[..., size:]
-    return _Slopes(kept_dkg, given_drg, bias_tdg.sum(dim=0))
+    size, wide = hidden_dgh.shape[2], _wide(state_drh.dtype)
+    kept_dkg = torch.empty_like(gate_dkg)
+    bias_dtg = state_drh.new_empty(directions, len(rows.sizes), 4 * size, dtype=wide)
+    given_dng = state_drh.new_zeros(directions, clips if held else 0, 3 * size, dtype=wide)
+    found = (kept_dkg, bias_dtg, given_dng)
+    each_direction(retreat, slope_dkh, gate_dkg, state_drh, hidden_dgh, *found, rows.sizes, wide)
+    given_drg = given_dng.to(state_drh.dtype) if held else kept_dkg[..., size:]
+    return _Slopes(kept_dkg, given_drg, bias_dtg.sum(dim=1))
 
 
 def _weight_slopes(slopes: _Slopes, x_dri: Tensor, before_dkh: Tensor, dtype: torch.dtype) -> list[Tensor]:
@@ -206,9 +152,10 @@ def _spread(given_drg: Tensor, input_dgi: Tensor, rows: FrameRows, *, held: bool
     return x_fi.view(clips, frames, -1)
 
 
-def _features(state_rh: Tensor, rows: FrameRows) -> Tensor:
+def _features(state_drh: Tensor, rows: FrameRows) -> Tensor:
     """The states as features (N, T, D * H); the first row is zero, and so are frames that are not valid."""
-    return _rows_at(state_rh, rows.scattered(rows.state_rows())).view(len(rows.clip_n), rows.frames, -1)
+    state_fh = _rows_at(state_drh.flatten(0, 1), rows.scattered(rows.state_rows()))
+    return state_fh.view(len(rows.clip_n), rows.frames, -1)
 
 
 def _slope_rows(slope_ntd: Tensor, rows: FrameRows) -> Tensor:
@@ -223,29 +170,12 @@ def _rows_at(x_rf: Tensor, index_dk: Tensor) -> Tensor:
     return x_rf.index_select(0, index_dk.flatten()).view(*index_dk.shape, -1)
 
 
-def _frames(rows_rf: Tensor, directions: int, sizes: Sequence[int]) -> list[Tensor]:
-    """Rows (R, F) as frames (D, n, F) of so many clips."""
-    parts = torch.split(rows_rf, [directions * size for size in sizes])
-    return [part.view(directions, size, -1) for part, size in zip(parts, sizes, strict=True)]
-
-
-def _runs(sizes: Sequence[int], *, backwards: bool = False) -> Iterator[tuple[int, Iterator[int]]]:
-    """The frames, those next to each other that have as many clips together."""
-    frames = range(len(sizes))
-    return groupby(reversed(frames) if backwards else frames, key=sizes.__getitem__)
-
-
 def _stacked(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """The parts, cast on the way."""
     stacked = parts[0].new_empty(len(parts), *parts[0].shape, dtype=dtype)
     for place, part in zip(stacked, parts, strict=True):
         place.copy_(part)
     return stacked
-
-
-def _cast(x: Tensor, room: Tensor) -> Tensor:
-    """The same numbers as those of `room` are: in it, unless they are so already."""
-    return x if x.dtype == room.dtype else room.copy_(x)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -36,8 +36,8 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged file can raise anything, IndexError as well as EOFError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged or no file of tensors ({reason})") from None
+        reason = f" ({error})" if type(error) is ValueError else ""  # others speak of Python, not of the file
+        raise UserError(f"{path}: damaged or no file of tensors{reason}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no tensors by name")
     return tree

@@ -99,7 +99,8 @@ class Checkpoints:
         self.save_aside(checkpoint)
         raise UserError(
             f"stage {self.stage}, epoch {checkpoint.epoch}, step {checkpoint.step}: {first} is not finite; "
-            f"lower the learning rate or clip gradients; the state is in {self.aside}"
+            f"the state is in {self.aside}; lower the learning rate or clip gradients, and go on with "
+            "--resume-anyway"
         )
 
     def _forget_older(self) -> None:

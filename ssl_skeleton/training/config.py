@@ -43,7 +43,8 @@ class TrainingConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.accumulate > self.batch:
-            raise ValueError(f"accumulate: {self.accumulate} micro-batches of a batch of {self.batch} clips")
+            parts = f"{self.accumulate} micro-batches of a batch of {self.batch} clips"
+            raise ValueError(f"accumulate: {parts}; make it {self.batch} at most")
         return self
 
     def rate(self, epoch: float) -> float:

@@ -148,7 +148,7 @@ class _Training:
         if self.asked.agreed is not None:
             ended = self.at.epoch == self.config.epochs
             place = f"the end of stage {self.task.name}" if ended else self._place(self.at.step)
-            raise Stopped(self.asked.agreed, place)
+            raise Stopped(self.asked.agreed, f"{place}; the state is saved")
 
     def _observe_and_log(self, values: dict[str, float]) -> None:
         """Log an epoch's values, to which observers add; on the main rank, which alone has a log."""
@@ -181,4 +181,5 @@ class _Training:
         clips = blame(self.task, batch)
         ranks.on_main(lambda: self.checkpoints.save_aside(self._checkpoint(), batch.index))
         place = self._place(batch.step + 1)
-        return UserError(f"{place}: {error}; {clips}; the state is in {self.checkpoints.aside}")
+        mend = "lower the learning rate or clip gradients, and go on with --resume-anyway"
+        return UserError(f"{place}: {error}; {clips}; the state is in {self.checkpoints.aside}; {mend}")

@@ -55,7 +55,7 @@ def noted() -> Iterator[Asked]:
     with _handled(asked.note):
         yield asked
     if asked.came:
-        raise Stopped(asked.came[0], "the end of a stage")
+        raise Stopped(asked.came[0], "the end of a stage; the state is saved")
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def leaving() -> Iterator[None]:
     """Within it, a signal ends the command at once, as `Stopped`: what is saved is whole at any time."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number, "loading")
+        raise Stopped(number, "loading; there was nothing to save")
 
     with _handled(leave):
         yield

@@ -35,9 +35,10 @@ def test_rows_come_frame_by_frame_and_longer_clips_first(lengths, more, directio
 @given(lengths=some_lengths, directions=st.sampled_from([1, 2]))
 def test_states_lie_frame_by_frame_behind_those_of_the_start(lengths, directions):
     rows = FrameRows.of(torch.tensor(lengths), max(lengths), directions)
-    lie = [(-1, way, place) for way in range(directions) for place in range(len(lengths))]
-    for frame, size in enumerate(rows.sizes):
-        lie += [(frame, way, place) for way in range(directions) for place in range(size)]
+    lie = []
+    for way in range(directions):
+        lie += [(-1, way, place) for place in range(len(lengths))]
+        lie += [(frame, way, place) for frame, size in enumerate(rows.sizes) for place in range(size)]
     index_dk, before_dk = rows.state_rows(), rows.state_rows(before=True)
     for way in range(directions):
         row = 0

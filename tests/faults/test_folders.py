@@ -93,7 +93,7 @@ def test_two_runs_cannot_write_one_folder_until_one_of_them_is_dead(begun, store
     log = tmp_path / "run" / "log.jsonl"
     other = start(tmp_path / "recipe.yaml", tmp_path, tmp_path / "other.txt")
     assert other.code() == 2
-    holder = f"process {begun.pid} on {socket.gethostname()}"
+    holder = f"{begun.pid} on {socket.gethostname()}"
     wanted = f"{tmp_path}/run: another process ({holder}) is writing it; wait for it to end, or end it"
     assert (tmp_path / "other.txt").read_text().endswith(f"error: {wanted}\n")
     assert begun.code(0) is None

@@ -1,6 +1,8 @@
 """A signal ends a command with its exit code, whatever was under way."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -70,3 +72,21 @@ def test_an_error_without_a_signal_is_what_it_is(capsys):
 
 def test_a_stop_is_no_error():
     assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["raise KeyboardInterrupt", "try: raise KeyboardInterrupt\nfinally: raise ImportError('half loaded')"],
+)
+def test_while_a_command_is_being_loaded(fault: str):
+    script = f"import ssl_skeleton.cli\n{fault}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted\n")
+
+
+def test_other_faults_keep_their_traceback():
+    script = "import ssl_skeleton.cli\nraise ValueError('mine')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ValueError: mine" in done.stderr

@@ -27,7 +27,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf data/synthetic_recordings data/synthetic runs/crrl_demo

@@ -16,7 +16,7 @@ OPTIONS = (
         "--protocol",
         "evaluation.linear={{name: {}}}",
         "NAME",
-        "tuned (the recipe's own, if it has no other), crrl, aimclr, cmd or logistic; short for "
+        "tuned (unless the recipe names another), crrl, aimclr, cmd or logistic; short for "
         "'evaluation.linear={name: NAME}'",
     ),
     Option(

@@ -168,7 +168,7 @@ def test_labels_of_test_clips_change_the_score_alone(house, fresh, tmp_path, mon
             "evaluation.retrieve.k: must lie in 1..18, the clips in the gallery",
         ),
         (["evaluation.retrieve.kk=[1]"], "unknown key 'kk'; did you mean 'k'?"),
-        (["--gallery", "nowhere"], "nowhere: not a prepared store"),
+        (["--gallery", "nowhere"], "make a store with: python -m ssl_skeleton.prepare"),
         (["--gallery", ""], "argument --gallery: names no file or folder"),
         (["--gallery-split", "all"], "--gallery-split: goes with --gallery STORE"),
         (["--gallery", "{house}/other", "--gallery-split", "al"], "has no split 'al'; did you mean 'all'?"),

@@ -17,11 +17,21 @@ ROWS = {
     "untrained": "untrained encoder",
 }
 # What stands in a table, by its name among the scores; of a score with several values a column each.
-COLUMNS = {"k": "k={}", "top1": "top1", "top5": "top5", "balanced": "balanced"}
-COLUMNS |= {"accuracy": "accuracy", "nmi": "NMI", "ari": "ARI", "purity": "purity"}
-COLUMNS["area"] = "area"  # under a curve
-COLUMNS |= {"map": "mAP", "recall": "recall@{}", "precision": "precision@{}"}
-COLUMNS["index_recall"] = "index recall@{}"  # of the true neighbours
+COLUMNS = {
+    "k": "k={}",
+    "top1": "top1",
+    "top5": "top5",
+    "balanced": "balanced",
+    "accuracy": "accuracy",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "purity": "purity",
+    "area": "area",  # under a curve
+    "map": "mAP",
+    "recall": "recall@{}",
+    "precision": "precision@{}",
+    "index_recall": "index recall@{}",  # of the true neighbours
+}
 _PROBED = {"raw": "raw coordinates, linear", "raw_streams": "raw {streams}, linear"}
 # Of evaluators whose names begin with this, the first that fits.
 _OTHER_ROWS = {

@@ -14,7 +14,7 @@ from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.knn import check_gallery, check_k
 from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores
 
-_BLOCK = 1 << 21  # cosines worked on at once
+_BLOCK = 1 << 22  # cosines worked on at once
 
 
 class RetrieveConfig(Config):

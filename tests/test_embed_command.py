@@ -205,7 +205,7 @@ def test_json_of_an_estimator_and_files_of_a_data_set(folder, tmp_path, capsys):
         (["--source", ".", "--part", "train"], "--source: goes without --store, --split and --part"),
         (["--about", "x"], "--about: tells of recordings; add --source PATH"),
         (["--max-damaged", "0.5"], "--max-damaged: tells of recordings; add --source PATH"),
-        (["--store", "nowhere"], "nowhere: not a prepared store"),
+        (["--store", "nowhere"], "nowhere: no such folder"),
         (["--part", "some"], "argument --part: invalid choice"),
         (["seed=3"], "can change after training"),
         (["device=cuda:9"], "device: "),

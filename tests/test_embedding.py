@@ -125,7 +125,7 @@ def test_a_store_that_cannot_be_seen(run, tmp_path):
         embed(on_store(run, flat))
     with pytest.raises(UserError, match="split all: has no test part"):
         embed(on_store(run, run.store.path), "test")
-    with pytest.raises(UserError, match="not a prepared store"):
+    with pytest.raises(UserError, match="no such folder"):
         embed(on_store(run, tmp_path / "nowhere"))
 
 

@@ -217,7 +217,7 @@ def test_the_largest_seed():
         "stages.0.training.compile=true",
         "stages.1.training.compile=true",
         "watch.health=0",
-        "watch={knn: 1, clips: 7}",
+        "watch={knn: 1, clips: 9}",
     ],
 )
 def test_what_belongs_to_the_machine_or_only_looks_is_no_difference(override):

@@ -60,6 +60,7 @@ def test_a_result_holds_all_that_is_promised(evaluator, run):
         "store",
         "store_path",
         "store_sum",
+        "changed",
         "split",
         "layout",
         "repair",

@@ -138,7 +138,7 @@ def broken(house: Path, folder: Path, kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("no store", "nowhere: not a prepared store; make one with"),
+        ("no store", "nowhere: no such folder; make a store with"),
         ("no split", "has no split 'cross_vew'; did you mean 'cross_view'?"),
         ("no test part", "v2: split all: has no test part, which a probe needs"),
         ("no labels", "broken: split cross_view: some clips have no label"),
@@ -189,7 +189,7 @@ def test_its_own_store_may_be_gone(house, tmp_path, capsys):
     words = ["--run", str(tmp_path / "run"), "--probe", "knn", "--to", str(house / "v2")]
     assert run_command(transfer.main, words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"left out: {store}: not a prepared store")
+    assert lines[0].startswith(f"left out: {store}: no such folder")
     assert [line.split()[0] for line in lines[3:]] == ["knn,", "v2,"]
 
 

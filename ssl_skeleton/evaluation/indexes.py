@@ -124,7 +124,9 @@ def built(rows_gd: Rows, config: AnyIndex) -> Any:
     else:
         nlist = round(rows**0.5) if config.nlist is None else config.nlist
         if nlist > rows:
-            raise UserError(f"index.nlist: {nlist} cells are more than the {rows} different rows in them")
+            raise UserError(
+                f"index.nlist: {nlist} cells are more than the {rows} different rows; choose fewer"
+            )
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, nlist)
         index.nprobe = min(config.nprobe, nlist)
         index.cp.min_points_per_centroid = 1  # fewer are no reason for a warning

@@ -148,7 +148,7 @@ def test_a_store_that_vanishes_while_a_run_trains(residence, stores, tmp_path):
     shutil.rmtree(store)
     assert running.code() == 0
     assert train(tmp_path, store, residence=residence).code() == 2
-    assert said_last(tmp_path).startswith(f"error: {store}: not a prepared store")
+    assert said_last(tmp_path).startswith(f"error: {store}: no such folder")
 
 
 @pytest.mark.parametrize("residence", ["device", "mapped"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.tables import Cell, Grid, markdown_grid, percent
 from ssl_skeleton.files import read_json, write_json, write_text
 from ssl_skeleton.probing import evaluate
@@ -38,13 +39,17 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_intermixed_args(arguments)
     path = given.experiment / "results.json"
     results: dict[str, Any] = read_json(path) if path.exists() else {}
+    readmes = (given.experiment / "README.md", *given.also)
+    for readme in readmes:
+        parts_of(readme)
     for config in given.configs:
         for seed in given.seeds:
             results.setdefault(config.stem, {})[str(seed)] = run_once(config, seed, given.runs)
             write_json(path, results)
     table = markdown_table(results)
-    for readme in (given.experiment / "README.md", *given.also):
-        write_table(readme, table)
+    for readme in readmes:
+        before, after = parts_of(readme)
+        write_text(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
     print(table)
 
 
@@ -81,11 +86,14 @@ def markdown_table(results: dict[str, Any]) -> str:
     return markdown_grid(Grid(head, rows))
 
 
-def write_table(readme: Path, table: str) -> None:
-    """Put the table between its two marks in README.md."""
+def parts_of(readme: Path) -> tuple[str, str]:
+    """What stands before and after the table in README.md; UserError unless it has both marks, once each."""
     text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    write_text(readme, f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise UserError(f"{readme}: has no place for the table; add the lines {BEGIN} and {END}")
+    return before, after
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> "None":  # type: ignore[override]
         """Refuse the arguments in one line."""
+        message = message.replace(", key.path=value", "")  # argparse takes it for one that is required
         raise UserError(f"{message}; see {self.prog} --help")
 
 

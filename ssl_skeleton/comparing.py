@@ -77,6 +77,8 @@ def comparison_table(
     recipes, where that is short, or with `named` after their runs. UserError for whatever cannot be compared.
     """
     runs = _chosen(_read(folders), wanted)
+    for one in runs:
+        _check_age(one)
     groups = _grouped(runs)
     reference = _row_of(against, groups)
     lines, below = [], []
@@ -99,7 +101,7 @@ def comparison_table(
 
 
 def _read(folders: Sequence[Path]) -> list[Tried]:
-    """The runs in these folders; UserError where one has no results, or those of another seed."""
+    """The runs in these folders; UserError where one has no results."""
     runs: dict[Path, Tried] = {}
     for folder in folders:
         if folder.resolve() in runs:
@@ -109,10 +111,6 @@ def _read(folders: Sequence[Path]) -> list[Tried]:
             raise UserError(
                 f"{folder}: has no results; make some with: python -m ssl_skeleton.linear --run {folder}"
             )
-        for result in results:
-            if result.seed != run.recipe.seed:
-                seeds = f"of seed {result.seed}, but the recipe's is {run.recipe.seed}"
-                raise UserError(f"{result.path}: is {seeds}; evaluate again")
         runs[folder.resolve()] = Tried(run, results)
     return list(runs.values())
 
@@ -134,6 +132,17 @@ def _chosen(runs: Sequence[Tried], wanted: Wanted) -> list[Tried]:
     if not there:
         raise UserError(f"{left[0].path}: has no score that stands in a table; choose another --evaluator")
     return [Tried(one.run, [result for result in one.results if result in left]) for one in runs]
+
+
+def _check_age(one: Tried) -> None:
+    """Raise UserError for a result of what the run was before: of another seed, or another last epoch."""
+    for result in one.results:
+        if result.seed != one.seed:
+            raise UserError(
+                f"{result.path}: is of seed {result.seed}, but the recipe's is {one.seed}; evaluate again"
+            )
+        if result.epoch not in (0, one.epoch):  # 0 is from scratch
+            raise UserError(f"{result.path}: is of epoch {result.epoch} of {one.epoch}; evaluate again")
 
 
 def _grouped(runs: Sequence[Tried]) -> list[list[Tried]]:
@@ -255,10 +264,6 @@ def _of_results(runs: Sequence[Tried]) -> Iterator[str]:
         yield f"{evaluator}: every seed counts with its mean over {number} repeats"
     if any(result.evaluator.startswith("finetune") for result in results):
         yield "beside finetune, raw coordinates get a linear probe, and the untrained encoder learns too"
-    for one in runs:
-        for result in one.results:
-            if result.epoch not in (0, one.epoch):
-                yield f"{result.path}: is of epoch {result.epoch} of {one.epoch}; evaluate again"
 
 
 def _silent(columns: Sequence[Column], judgements: Sequence[Judged]) -> Iterator[str]:

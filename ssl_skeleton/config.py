@@ -144,7 +144,8 @@ def _item(items: Sequence[Any], key: str, override: str) -> int:
         return names.index(key)
     if not key.isdecimal() or int(key) >= len(items):
         named = "".join(f", {name}" for name in names if isinstance(name, str))
-        raise UserError(f"'{override}': '{key}' is not an item 0 to {len(items) - 1} of the list{named}")
+        there = f"an item 0 to {len(items) - 1} of the list{named}" if items else "in the list: it is empty"
+        raise UserError(f"'{override}': '{key}' is not {there}")
     return int(key)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides, progress, run_command, some_path
 from ssl_skeleton.data.preparation.preparation import skipped_lines
-from ssl_skeleton.data.preparation.temporary import Recordings, prepared
+from ssl_skeleton.data.preparation.temporary import Recordings
 from ssl_skeleton.data.store import EVERYTHING
-from ssl_skeleton.embedding import PARTS, embed, embed_recordings, on_store
+from ssl_skeleton.embedding import PARTS, embed, embed_recordings, on_store, prepared_for
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.embeddings import Embeddings, is_embeddings, write_embeddings
 from ssl_skeleton.files import new_folder, writing
@@ -68,8 +68,8 @@ def _embed_store(run: Run, given: argparse.Namespace, folder: Path) -> list[str]
 def _embed_recordings(run: Run, given: argparse.Namespace, recordings: Recordings, folder: Path) -> list[str]:
     if given.store is not None or given.split is not None or given.part != "all":
         raise UserError("--source: goes without --store, --split and --part; prepare a store to divide it")
-    with prepared(
-        recordings, lambda readings, total, done: progress(readings, total, recordings.format, done)
+    with prepared_for(
+        run, recordings, lambda readings, total, done: progress(readings, total, recordings.format, done)
     ) as (store, result):
         began = time.perf_counter()
         found = embed_recordings(run, store, recordings)

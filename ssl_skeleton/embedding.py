@@ -8,6 +8,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from ssl_skeleton.config import read_yaml
-from ssl_skeleton.data.preparation.temporary import Recordings
+from ssl_skeleton.data.preparation.preparation import Preparation, Progress
+from ssl_skeleton.data.preparation.temporary import Recordings, prepared
+from ssl_skeleton.data.recording import Facts
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import EVERYTHING, Store, meta_sum, sha256
 from ssl_skeleton.environment import describe_environment
@@ -33,13 +36,8 @@ Part = Literal["all", "train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("all", "train", "validation", "test")
 Clips = NDArray[np.int64]
 
-_OF_STORES = {
-    "store",
-    "split",
-    "layout",
-    "balance",
-    "residence",
-}  # what no feature hangs on, or the body tells
+# Of the recipe's `data`: what no feature hangs on, or the body tells.
+_OF_STORES = {"store", "split", "layout", "balance", "residence"}
 
 
 def on_store(run: Run, store: Path, split: str = EVERYTHING) -> Run:
@@ -77,8 +75,19 @@ def embed_clips(run: Run, groups: Sequence[Clips], part: str = "some", batch: in
     return Embeddings(meta, features, tuple(store.names[clip] for clip in clips.tolist()), columns)
 
 
+def prepared_for(
+    run: Run, recordings: Recordings, progress: Progress
+) -> AbstractContextManager[tuple[Store, Preparation]]:
+    """A store of recordings as `prepared` makes it; those that the run cannot see are refused unread."""
+
+    def check(facts: Facts) -> None:
+        run.check_seen(recordings.sources[0], facts.layout, facts.coordinates)
+
+    return prepared(recordings, progress, check)
+
+
 def embed_recordings(run: Run, store: Store, recordings: Recordings) -> Embeddings:
-    """The features of all clips of recordings, read into a `store` that will vanish (`prepared`)."""
+    """The features of all clips of recordings, read into a `store` that will vanish (`prepared_for`)."""
     found = embed(on_store(run, store.path))
     path = ", ".join(str(source.resolve()) for source in recordings.sources)
     facts = {"name": recordings.sources[0].resolve().name, "path": path}

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 _LONGEST = 2000  # characters of a message
+_MOST_CHOICES = 40  # named by a hint
 
 
 class UserError(Exception):
@@ -32,13 +33,16 @@ class Stopped(BaseException):
 
 
 def nearest(word: object, choices: Iterable[str]) -> str:
-    """The hint that closes an error about an unknown name: the nearest right one, or all of them."""
+    """The hint that closes an error about an unknown name: the nearest right one, or all of few."""
     names = sorted(choices)
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(str(word).lower(), lower, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{lower[close[0]]}'?"
-    return "choose one of " + ", ".join(names) if names else "there is none to choose"
+    if not names:
+        return "there is none to choose"
+    more = f", ... ({len(names)} in all)" if len(names) > _MOST_CHOICES else ""
+    return f"choose one of {', '.join(names[:_MOST_CHOICES])}{more}"
 
 
 def _one_line(message: str) -> str:

@@ -25,12 +25,20 @@ from ssl_skeleton.evaluation.fusion import (
 from ssl_skeleton.evaluation.linear import linear_probabilities
 from ssl_skeleton.evaluation.results import ROWS, result_table, write_result
 from ssl_skeleton.evaluation.scores import Labels, Scorer
-from ssl_skeleton.probing import about, check_probing, representations, windows
+from ssl_skeleton.probing import (
+    about,
+    about_windows,
+    check_probe,
+    check_probing,
+    linear_ending,
+    representations,
+    windows,
+)
 from ssl_skeleton.run import Run
 
 _LONGEST = 100  # letters of the runs' names in the name of a folder
 _FILES = ("clips.csv", "frames.npy", "tracks.npy")
-_OF_RUNS = ("stages", "streams", "epoch", "seed", "protocol")  # what a result says of each
+_OF_RUNS = ("stages", "streams", "epoch", "seed")  # what a result says of each
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ def check_fusable(runs: Sequence[Run]) -> None:
     first.recipe.evaluation.fuse.check_runs(len(runs))
     for run in runs:
         check_probing(run)
+        check_probe(run, "linear")
     for run in others:
         wanted = _facts(first)
         for what, (fact, shown) in _facts(run).items():
@@ -101,11 +110,14 @@ def fuse(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
     labels = first.store.labels[first.splits[0].test]  # for all answers are given
     scores = {kind: score(labels) for kind, score in scorers.items()}
     facts = [about(run, "linear", run.recipe.evaluation.linear) for run in runs]
-    result = about(first, "fuse", config) | {
+    result = {
+        **about(first, f"{config.evaluator}{linear_ending(first)}", config),
+        **about_windows(first),
+        "probe_protocol": [fact["protocol"] for fact in facts],
         "streams": list(dict.fromkeys(stream for fact in facts for stream in fact["streams"])),
         "runs": [
-            {"name": name} | {key: fact[key] for key in _OF_RUNS}
-            for name, fact in zip(names, facts, strict=True)
+            {"name": name} | {key: fact[key] for key in _OF_RUNS} | about_windows(run)
+            for name, run, fact in zip(names, runs, facts, strict=True)
         ],
         **scores.pop("trained"),
         "parts": {name: score(labels) for name, score in part_scorers.items()},

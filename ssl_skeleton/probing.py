@@ -22,8 +22,8 @@ from ssl_skeleton.evaluation.features import (
     raw_encoding,
     split_features,
 )
-from ssl_skeleton.evaluation.knn import knn_probe
-from ssl_skeleton.evaluation.linear import linear_probe
+from ssl_skeleton.evaluation.knn import check_gallery, check_k, knn_probe
+from ssl_skeleton.evaluation.linear import check_classes, linear_probe
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scorer, Scores
@@ -37,7 +37,10 @@ def evaluate(run: Run, evaluator: str) -> dict[str, Any]:
 
     Ranks share the work of encoding. The main one scores and writes; what others return has no scores.
     """
-    probe, packed, split = PROBES[evaluator](run), run.packed, _asked(run, evaluator)
+    probe, split = PROBES[evaluator](run), _asked(run, evaluator)
+    check_labels(run.store.labels, split)
+    check_probe(run, evaluator)
+    packed = run.packed
     shown = windows(run) if evaluator == "linear" else []
 
     def score(encode: Encode) -> Scores:
@@ -49,11 +52,11 @@ def evaluate(run: Run, evaluator: str) -> dict[str, Any]:
     result = about(run, evaluator, protocol)
     result["changed"] = protocol.model_dump(mode="json", exclude_defaults=True)
     if split.test is split.train:
-        result |= {"evaluator": f"{evaluator}_leave_one_out", "clips": {"train": len(split.train)}}
+        result["clips"] = {"train": len(split.train)}
     if evaluator == "linear":
-        result["evaluator"] = _linear_name(run)
-    if shown:
-        result["windows"] = {"count": len(shown), "share": config.clip_share}
+        result |= {"evaluator": f"linear{linear_ending(run)}"} | about_windows(run)
+    if evaluator in ("knn", "cluster"):
+        result["evaluator"] = getattr(config, evaluator).evaluator
     result |= score_with_baselines(representations(run), score)
     if ranks.is_main():
         write_result(run.folder, result)
@@ -72,6 +75,16 @@ def check_probing(run: Run) -> None:
         run.trained_encoder(stage)
 
 
+def check_probe(run: Run, probe: str) -> None:
+    """Raise UserError when the training part is too little for a probe; it takes no frames to tell."""
+    labels, knn = run.store.labels[run.splits[0].train], run.recipe.evaluation.knn
+    if probe == "linear":
+        check_classes(labels)
+    if probe == "knn":
+        check_gallery(labels, "kNN")
+        check_k(knn.k, len(labels) - knn.leave_one_out, "evaluation.knn.k")
+
+
 def _asked(run: Run, evaluator: str) -> Split:
     """The split that is probed; where each clip is left out in turn, its test part is the training part."""
     split = run.splits[0]
@@ -85,11 +98,22 @@ def windows(run: Run) -> list[tuple[float, float]]:
     return [(place / (clips - 1), share) for place in range(clips)] if clips > 1 else []
 
 
-def _linear_name(run: Run) -> str:
-    """What a linear result is called, as linear_cmd_3_clips: none takes the place of another protocol's."""
+def about_windows(run: Run) -> dict[str, Any]:
+    """What a result says of the windows of test clips; nothing where these are seen whole."""
     config = run.recipe.evaluation
-    protocol = "" if config.linear.name == "tuned" else f"_{config.linear.name}"
-    return f"linear{protocol}" + (f"_{config.clips}_clips" if config.clips > 1 else "")
+    return {"windows": {"count": config.clips, "share": config.clip_share}} if config.clips > 1 else {}
+
+
+def protocol_ending(run: Run) -> str:
+    """What results by another linear protocol than this project's end with, as _cmd."""
+    name = run.recipe.evaluation.linear.name
+    return "" if name == "tuned" else f"_{name}"
+
+
+def linear_ending(run: Run) -> str:
+    """The same with the windows, as _cmd_3_clips: no result takes the place of another protocol's."""
+    clips = run.recipe.evaluation.clips
+    return protocol_ending(run) + (f"_{clips}_clips" if clips > 1 else "")
 
 
 def _linear(run: Run) -> Probe:

@@ -121,16 +121,20 @@ class RunData:
 
     def check_body(self, store: Store) -> None:
         """Raise UserError when a store lacks joints that the run sees, or has other coordinates."""
+        self.check_seen(store.path, store.layout, store.meta.coordinates)
+
+    def check_seen(self, path: Path, layout: Layout, coordinates: tuple[str, ...]) -> None:
+        """The same of a store that is still to be made of the recordings at `path`."""
         wanted = self.body.coordinates
-        if store.meta.coordinates != wanted:
+        if coordinates != wanted:
             raise UserError(
-                f"{store.path}: has {', '.join(store.meta.coordinates)}, but the run sees "
-                f"{', '.join(wanted)}; choose a store with the same coordinates"
+                f"{path}: has {', '.join(coordinates)}, but the run sees {', '.join(wanted)}; choose "
+                "what has the same coordinates"
             )
         try:
-            remap_matrix(store.layout, self.layout)
+            remap_matrix(layout, self.layout)
         except UserError as error:
-            raise UserError(f"{store.path}: {error}") from None
+            raise UserError(f"{path}: {error}") from None
 
     @property
     def training_clips(self) -> list[Tensor]:

@@ -7,14 +7,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_skeleton.cli import Parser, add_overrides, count, progress, run_command, some_path
+from ssl_skeleton.cli import (
+    Parser,
+    add_overrides,
+    apart_from_overrides,
+    count,
+    progress,
+    run_command,
+    some_path,
+)
 from ssl_skeleton.data.preparation.preparation import skipped_lines
 from ssl_skeleton.data.preparation.reading import Reading
-from ssl_skeleton.data.preparation.temporary import Recordings, prepared
-from ssl_skeleton.embedding import embed, embed_clips, embed_recordings, named_clips, on_store, run_of
+from ssl_skeleton.data.preparation.temporary import Recordings
+from ssl_skeleton.embedding import (
+    embed,
+    embed_clips,
+    embed_recordings,
+    named_clips,
+    on_store,
+    prepared_for,
+    run_of,
+)
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.embeddings import Embeddings, read_embeddings
-from ssl_skeleton.evaluation.search_index import Hit, SearchIndex, is_index, open_index, write_index
+from ssl_skeleton.evaluation.search_index import (
+    Hit,
+    SearchIndex,
+    check_named_once,
+    is_index,
+    open_index,
+    write_index,
+)
 from ssl_skeleton.evaluation.search_ways import WAYS
 from ssl_skeleton.files import new_folder, writing
 from ssl_skeleton.recorded import add_recordings, recordings_of
@@ -44,7 +67,9 @@ def _build(arguments: Sequence[str]) -> None:
     source.add_argument(
         "--embeddings", type=some_path, nargs="+", metavar="FOLDER", help="what `embed` wrote, by one run"
     )
-    parser.add_argument("--store", type=some_path, nargs="+", metavar="STORE", help="stores (the run's own)")
+    parser.add_argument(
+        "--store", type=some_path, nargs="+", default=(), metavar="STORE", help="stores (the run's own)"
+    )
     parser.add_argument(
         "--index", choices=WAYS, default="exact", help="what the search will do (%(default)s)"
     )
@@ -52,23 +77,29 @@ def _build(arguments: Sequence[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the index that is at --out")
     add_overrides(parser, "device, encoder.kernel or data.residence")
     given = parser.parse_intermixed_args(arguments)
-    if given.embeddings and (given.store or given.overrides):
+    stores, more = apart_from_overrides([str(store) for store in given.store])
+    overrides = [*given.overrides, *more]
+    if given.embeddings and (stores or overrides):
         raise UserError("--embeddings: goes without --store and overrides; its clips are encoded already")
     with new_folder(given.out, overwrite=given.overwrite, is_mine=is_index) as folder:
         if given.embeddings:
             parts, said = [read_embeddings(place) for place in given.embeddings], ""
         else:
-            parts, said = _embedded(Run.open(given.run, given.overrides), given.store)
+            parts, said = _embedded(Run.open(given.run, overrides), [*map(Path, stores)])
         with writing(given.out):
             meta = write_index(folder, parts, given.index)
     found = "" if meta.recall is None else f", finds {100 * meta.recall:.1f} % of the 10 nearest"
     print(f"{given.out}: {meta.clips} clips of {meta.dim} features, {meta.kind}{found}{said}")
 
 
-def _embedded(run: Run, stores: Sequence[Path] | None) -> tuple[list[Embeddings], str]:
-    """What the run makes of stores, and how fast."""
+def _embedded(run: Run, stores: Sequence[Path]) -> tuple[list[Embeddings], str]:
+    """What the run makes of stores, and how fast; all of them are looked at before any is encoded."""
+    runs = [on_store(run, store) for store in stores or map(Path, run.recipe.data.stores)]
+    for one in runs:
+        one.check_body(one.store)
+    check_named_once([one.store.path.resolve() for one in runs])
     began = time.perf_counter()
-    parts = [embed(on_store(run, store)) for store in stores or map(Path, run.recipe.data.stores)]
+    parts = [embed(one) for one in runs]
     rate = sum(map(len, parts)) / (time.perf_counter() - began)
     return parts, f"; embedded {rate:.0f} clips/s"
 
@@ -93,6 +124,7 @@ def _query(arguments: Sequence[str]) -> None:
     if (recordings is None) == (given.store is None) or (given.store is None) != (given.clip is None):
         raise UserError("query: name either --source PATH, or --store STORE and --clip NAME")
     index = open_index(given.index)
+    index.check_count(given.k)
     run = run_of(index.meta.origin, given.index, given.run, given.overrides)
     skipped: dict[str, list[str]] = {}
     if recordings is None:
@@ -111,7 +143,7 @@ def _of_recordings(run: Run, recordings: Recordings) -> tuple[Embeddings, dict[s
     def shown(readings: Iterable[Reading], total: int, done: int) -> Iterable[Reading]:
         return progress(readings, total, recordings.format, done)
 
-    with prepared(recordings, shown) as (store, result):
+    with prepared_for(run, recordings, shown) as (store, result):
         return embed_recordings(run, store, recordings), result.skipped
 
 

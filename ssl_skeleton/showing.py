@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.config import Config
 from ssl_skeleton.data.altered import beginnings, part_of
 from ssl_skeleton.data.frames import spatial_of
 from ssl_skeleton.data.packed import PackedClips
@@ -26,8 +25,8 @@ from ssl_skeleton.evaluation.features import (
 from ssl_skeleton.evaluation.linear import learn_linear
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.evaluation.scores import Scorer, Scores
-from ssl_skeleton.evaluation.shown import ProbeName, damaged
-from ssl_skeleton.probing import PROBES, about, representations
+from ssl_skeleton.evaluation.shown import EarlyConfig, ProbeName, RobustnessConfig, damaged
+from ssl_skeleton.probing import PROBES, about, check_probe, protocol_ending, representations
 from ssl_skeleton.run import Run
 
 if TYPE_CHECKING:
@@ -41,12 +40,14 @@ Progress = Callable[[Sequence[float], int, str], Iterable[float]]
 def early(run: Run, progress: Progress = lambda levels, total, what: levels) -> tuple[dict[str, Any], Path]:
     """Score the recognition of test clips of which only a first part is seen; the result is written.
 
-    A clip is cut where its recording is read: repairs, the choice of bodies and the normalisation know
-    nothing of what comes later. What is left is then shown as whole clips are, and so resampled to the
-    recipe's `frames`, where it has them. Gives the result and the path of the picture.
+    A clip is cut where its recording is read: repairs, the normalisation and a choice of bodies by the run
+    know nothing of what comes later; the stored order of bodies does, where it is by motion. What is left is
+    then shown as whole clips are, and so resampled to the recipe's `frames`, where it has them. Gives the
+    result and the path of the picture.
     """
     config, split = run.recipe.evaluation.early, run.splits[0]
     check_labels(run.store.labels, split)
+    check_probe(run, config.probe)
     test, everything = part_of(run.store, split.test), np.arange(len(split.test))
 
     def of_whole_clips(learned: Learned, encode: Encode, share: float) -> Scorer:
@@ -72,7 +73,7 @@ def early(run: Run, progress: Progress = lambda levels, total, what: levels) -> 
         scores["interval"] = scores["interval"] | {"area": curve["area_interval"]}
         return scores
 
-    return _scored(run, config.evaluator, config, score)
+    return _scored(run, config, score)
 
 
 def robustness(
@@ -86,6 +87,7 @@ def robustness(
     """
     config, split = run.recipe.evaluation.robustness, run.splits[0]
     check_labels(run.store.labels, split)
+    check_probe(run, config.probe)
     units = dict.fromkeys(config.levels, "share") | {"rotation": "degrees", "noise": _unit_of(run)}
     test, everything = part_of(run.store, split.test), np.arange(len(split.test))
 
@@ -111,7 +113,7 @@ def robustness(
         }
         return sound(labels) | {"curves": curves}
 
-    return _scored(run, config.evaluator, config, score)
+    return _scored(run, config, score)
 
 
 def shown_as(encode: Encode, packed: PackedClips) -> Encode:
@@ -143,18 +145,19 @@ def _unit_of(run: Run) -> str:
 
 
 def _scored(
-    run: Run, evaluator: str, config: Config, score: Callable[[Encode], Scores]
+    run: Run, config: EarlyConfig | RobustnessConfig, score: Callable[[Encode], Scores]
 ) -> tuple[dict[str, Any], Path]:
     """The result and the path of its picture; both are written."""
-    result = about(run, evaluator, config)
+    ending = protocol_ending(run) if config.probe == "linear" else ""
+    result = about(run, f"{config.evaluator}{ending}", config)
     result["changed"] = config.model_dump(mode="json", exclude_defaults=True)
-    result["probe_protocol"] = getattr(run.recipe.evaluation, result["protocol"]["probe"]).to_tree()
+    result["probe_protocol"] = getattr(run.recipe.evaluation, config.probe).to_tree()
     result |= score_with_baselines(representations(run), score)
     from ssl_skeleton.figures.curves import save_curves  # noqa: PLC0415 (loads matplotlib)
 
     path = write_result(run.folder, result)
     picture = run.folder / "figures" / f"{path.stem}.png"
-    title = f"{evaluator} on {result['store']}, split {result['split']}"
+    title = f"{result['evaluator']} on {result['store']}, split {result['split']}"
     save_curves(title, panels_of(result), picture)
     return result, picture
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides, apart_from_overrides, run_command
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.transferring import body_line, own_runs, target_runs, transfer, transfer_table
+from ssl_skeleton.transferring import (
+    body_line,
+    own_runs,
+    target_runs,
+    transfer,
+    transfer_table,
+    unseen_lines,
+)
 
 EXAMPLES = """\
   python -m ssl_skeleton.transfer --run runs/crrl_ntu60 --to stores/nw_ucla
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     for run in runs:
         print(body_line(run), flush=True)
     results = transfer(runs, probes)
-    print(f"\n{transfer_table(results, len(own))}")
+    print("\n".join(["", transfer_table(results, len(own)), *unseen_lines(runs, results)]))
 
 
 if __name__ == "__main__":

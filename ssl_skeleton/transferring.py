@@ -10,9 +10,8 @@ import numpy as np
 
 from ssl_skeleton.data.store import EVERYTHING, open_store
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.knn import check_k
-from ssl_skeleton.evaluation.results import ROWS
-from ssl_skeleton.probing import check_probing, evaluate
+from ssl_skeleton.evaluation.results import ROWS, unseen_line
+from ssl_skeleton.probing import check_probe, check_probing, evaluate
 from ssl_skeleton.run import Run
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap_matrix
@@ -61,12 +60,12 @@ def transfer_table(results: Sequence[Mapping[str, Mapping[str, Any]]], own: int)
     """All results as text: top-1 accuracies, a block a probe, a row a store; the first ones are its `own`."""
     places = _places([next(iter(result.values())) for result in results], own)
     lines = []
-    for probe in results[0]:
+    for probe, first in results[0].items():
         found = [result[probe] for result in results]
-        names = ["trained", *found[0]["baselines"]]
-        columns = [ROWS[name].format(streams="+".join(found[0]["streams"])) for name in names]
-        k = f", k={next(iter(found[0]['k']))}" if "k" in found[0] else ""
-        title = f"{probe}{k}, top-1 in %"
+        names = ["trained", *first["baselines"]]
+        columns = [ROWS[name].format(streams="+".join(first["streams"])) for name in names]
+        k = f", k={next(iter(first['k']))}" if "k" in first else ""
+        title = f"{first['evaluator']}{k}, top-1 in %"
         width = max(map(len, (title, *places)))
         lines += ["", f"{title:<{width}}" + "".join(f"{column:>{len(column) + 3}}" for column in columns)]
         for place, scores in zip(places, found, strict=True):
@@ -74,6 +73,15 @@ def transfer_table(results: Sequence[Mapping[str, Mapping[str, Any]]], own: int)
             shown = [f"{cell:>{len(column) + 3}.1f}" for cell, column in zip(cells, columns, strict=True)]
             lines.append(f"{place:<{width}}" + "".join(shown))
     return "\n".join(lines[1:])
+
+
+def unseen_lines(runs: Sequence[Run], results: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """A line on each store whose test clips show classes that none of its training clips does."""
+    return [
+        f"{run.store.path}, split {run.splits[0].name}: {line}"
+        for run, result in zip(runs, results, strict=True)
+        for line in unseen_line(result.get("linear", {}), run.store.meta.classes)
+    ]
 
 
 def body_line(run: Run) -> str:
@@ -109,13 +117,11 @@ def _probed(folder: Path, store: Path, split: str, overrides: Sequence[str], pro
     where = [f"data.store={json.dumps(str(store))}", f"data.split={json.dumps(split)}"]
     run = Run.open(folder, [*overrides, *where])
     check_probing(run)
-    labels, knn = run.store.labels[run.splits[0].train], run.recipe.evaluation.knn
-    if len(np.unique(labels)) < 2:
-        raise UserError(
-            f"{store}: the training clips of split {split} are of one class; choose another split"
-        )
-    if "knn" in probes:
-        check_k(knn.k, len(labels) - knn.leave_one_out, f"{store}: evaluation.knn.k")
+    try:
+        for probe in probes:
+            check_probe(run, probe)
+    except UserError as error:
+        raise UserError(f"{store}, split {split}: {error}") from None
     return run
 
 

@@ -77,6 +77,16 @@ def test_the_command(run, capsys):
     assert [line[0] for line in lines[3:]] == ["trained", "raw", "untrained"]
 
 
+def test_other_clips_and_other_clusters_have_results_of_their_own(run):
+    names = {"cluster": [], "cluster_train": ["part=train"], "cluster_all_5": ["part=all", "clusters=5"]}
+    for name, how in names.items():
+        found = evaluate(
+            Run.open(run.folder, [f"evaluation.cluster.{one}" for one in ("restarts=1", *how)]), "cluster"
+        )
+        assert found["evaluator"] == name
+        assert (run.folder / "eval" / f"{name}-store-cross_view.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

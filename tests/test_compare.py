@@ -365,13 +365,12 @@ def test_repeats_of_a_seed_count_as_their_mean(store, tmp_path):
 
 def test_what_a_reader_must_know(store, tmp_path):
     folders = [made_up(tmp_path / f"a{seed}", store, seed=seed) for seed in range(3)]
-    folders.append(made_up(tmp_path / "b", store, epochs=5, epoch=3))
+    folders.append(made_up(tmp_path / "b", store, epochs=5))
     (tmp_path / "a2" / "eval" / "linear-store-cross_view.json").rename(tmp_path / "a2/eval/other.json")
     changed(folders[2], lambda tree: tree.update(evaluator="other"))
     table = comparison_table(folders, Wanted(["linear"]), baselines=False)
     notes = "\n".join(table.notes)
     assert "rows have 1 to 3" in notes
-    assert "is of epoch 3 of 5; evaluate again" in notes
     assert "of one seed, a difference is between these very encoders" in notes
     assert (len(table.rows[0].seeds), len(table.rows[0].cells[0].values)) == (3, 2)
 
@@ -419,6 +418,10 @@ def test_runs_that_cannot_be_compared(store, tmp_path, capsys):
     stranger = made_up(tmp_path / "d", store, seed=4)
     changed(stranger, lambda tree: tree.update(seed=5))
     assert "is of seed 5, but the recipe's is 4; evaluate again" in refused(capsys, compare, stranger)
+    older = made_up(tmp_path / "e", store, epochs=5, epoch=3)
+    assert "is of epoch 3 of 5; evaluate again" in refused(capsys, compare, folder, older)
+    older = made_up(tmp_path / "e", store, epochs=5, evaluator="knn")
+    assert run(compare, folder, older, "--evaluator", "knn") == 0
     shutil.copy(path, path.with_name("copy.json"))
     line = refused(capsys, compare, folder)
     assert "is of the same as" in line

@@ -307,6 +307,7 @@ def test_a_mistake_in_a_section_that_overrides_alone_name(override, message):
         ("=3", "an override reads key.path=value"),
         ("", "an override reads key.path=value"),
         ("list.2=1", "'2' is not an item 0 to 1 of the list"),
+        ("empty.0=1", "'0' is not in the list: it is empty"),
         ("list.-1=1", "'-1' is not an item"),
         ("list.x.y=1", "'x' is not an item"),
         ("named.c.b=1", "'c' is not an item 0 to 2 of the list, a, b, b"),
@@ -318,7 +319,7 @@ def test_a_mistake_in_a_section_that_overrides_alone_name(override, message):
     ],
 )
 def test_a_wrong_override_is_refused(override, message):
-    tree = {"a": {"b": 1}, "list": [1, 2], "named": [{"name": name} for name in "abb"]}
+    tree = {"a": {"b": 1}, "list": [1, 2], "empty": [], "named": [{"name": name} for name in "abb"]}
     with pytest.raises(UserError) as caught:
         apply_overrides(tree, [override])
     assert message in one_line(caught.value)

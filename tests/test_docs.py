@@ -122,7 +122,8 @@ def test_everything_in_the_guide_works(title, tmp_path, monkeypatch, capsys):
 
 
 def test_the_first_try_is_a_recipe():
-    (words,) = re.findall(r"^(stages\.0\.training\S+ .*)$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
+    text = DOC.read_text(encoding="utf-8")
+    (words,) = re.findall(r"^(stages\.contrast\.training\S+ .*)$", text, re.MULTILINE)
     path = DOC.parents[1] / "configs" / "crrl_own.yaml"
     recipe = load_recipe(path, ["name=a", "data.store=a", *words.split()])
     assert [(stage.training.epochs, stage.training.batch) for stage in recipe.stages] == [(10, 16), (10, 16)]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import CLIPS, recipe_tree, tiny_recipe, tiny_store, write_recordings
 
-from ssl_skeleton.data.preparation.temporary import Recordings, prepared
+from ssl_skeleton.data.preparation import temporary
+from ssl_skeleton.data.preparation.temporary import Recordings
 from ssl_skeleton.data.store import meta_sum, open_store, sha256
 from ssl_skeleton.embedding import (
     embed,
@@ -17,6 +18,7 @@ from ssl_skeleton.embedding import (
     encoder_sum,
     named_clips,
     on_store,
+    prepared_for,
     run_of,
 )
 from ssl_skeleton.errors import UserError
@@ -25,6 +27,10 @@ from ssl_skeleton.probing import representations, sources
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def no_bar(readings, total, done):
+    return readings
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +137,7 @@ def test_a_store_that_cannot_be_seen(run, tmp_path):
 
 def test_recordings_are_embedded_as_the_store_of_them(run, tmp_path):
     recordings = Recordings([write_recordings(tmp_path / "recordings")], "nw_ucla")
-    with prepared(recordings) as (store, result):
+    with prepared_for(run, recordings, no_bar) as (store, result):
         kept = Path(shutil.copytree(store.path, tmp_path / "store"))
         found = embed_recordings(run, store, recordings)
         where = store.path
@@ -143,6 +149,19 @@ def test_recordings_are_embedded_as_the_store_of_them(run, tmp_path):
     assert found.class_names == expected.class_names
     assert found.meta.store.path == str((tmp_path / "recordings").resolve())
     assert (found.meta.store.name, found.meta.store.dataset) == ("recordings", "nw_ucla")
+
+
+def test_recordings_that_the_run_cannot_see_are_not_read(run, tmp_path, monkeypatch):
+    """The error names them, and not the store that they would have become."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    np.save(folder / "wave.npy", np.ones((4, 20, 2)))
+    about = tmp_path / "about.yaml"
+    about.write_text("dataset: mine\nlayout: kinect_v1_20\nfps: 30\ncoordinates: image\n")
+    monkeypatch.setattr(temporary, "prepare_store", None)
+    with pytest.raises(UserError) as caught, prepared_for(run, Recordings([folder], about=about), no_bar):
+        pass
+    assert str(caught.value).startswith(f"{folder}: has x, y, confidence, but the run sees x, y, z")
 
 
 def test_a_run_on_several_stores_is_used_on_each(store, tmp_path):

@@ -27,4 +27,5 @@ def test_what_strangers_wrote_cannot_fill_it(kind):
 def test_the_nearest_name_is_named():
     assert nearest("Lossw", ["loss", "seed"]) == "did you mean 'loss'?"
     assert nearest("x", ["loss", "seed"]) == "choose one of loss, seed"
+    assert nearest("x", map(str, range(5000))).endswith("1030, 1031, 1032, ... (5000 in all)")
     assert nearest("x", []) == "there is none to choose"

@@ -258,7 +258,7 @@ def test_two_blocks_cannot_have_one_folder(tmp_path):
         (folder / "file").write_text("first")
         with pytest.raises(UserError) as caught:
             break_off(out, ValueError(), "second")
-        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        holder = f"{os.getpid()} on {socket.gethostname()}"
         wanted = f"{folder}: another process ({holder}) is writing it; wait for it to end, or end it"
         assert one_line(caught.value) == wanted
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "file"]

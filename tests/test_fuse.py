@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from poisoning import poison_frames, poison_labels, without_scores
+from poisoning import poison_frames, poison_labels, set_labels, without_scores
 from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import fuse as fuse_command
 from ssl_skeleton import fusing
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.data.store import open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.scores import classification_scores
 from ssl_skeleton.fusing import fuse, fusion_folder
@@ -50,10 +51,10 @@ def words(house: Path, *more: str, names=tuple(STREAMS)) -> list[str]:
 
 
 def test_a_result_holds_all_that_is_promised(house, result):
-    path = house / "fused" / "eval" / "fuse-store-cross_view.json"
+    path = house / "fused" / "eval" / "fuse_weighted-store-cross_view.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert [file for file in (house / "fused").rglob("*") if file.is_file()] == [path]
-    facts = {"evaluator": "fuse", "store": "store", "split": "cross_view", "epoch": 1, "seed": 0}
+    facts = {"evaluator": "fuse_weighted", "store": "store", "split": "cross_view", "epoch": 1, "seed": 0}
     assert facts.items() <= result.items()
     assert result["streams"] == ["joint", "bone", "motion"]
     assert [run["name"] for run in result["runs"]] == list(STREAMS)
@@ -114,6 +115,23 @@ def test_probabilities_are_fused_as_weighted(house, result, monkeypatch, tmp_pat
         assert {name: scores[name] for name in expected} == expected
 
 
+def test_no_way_to_fuse_takes_the_place_of_another(house, tmp_path):
+    ways = {
+        "fuse": [],
+        "fuse_weighted": ["evaluation.fuse.weights=[1, 2, 3]"],
+        "fuse_chosen_crrl_2_clips": ["evaluation.fuse.choose=accuracy", "evaluation.clips=2"],
+    }
+    for name, how in ways.items():
+        protocol = "{name: crrl, epochs: 2}" if "crrl" in name else "{epochs: 2}"
+        found = fuse(runs(house, f"evaluation.linear={protocol}", *how), tmp_path)
+        assert found["evaluator"] == name
+        assert [one["epochs"] for one in found["probe_protocol"]] == [2, 2, 2]
+    assert found["windows"] == {"count": 2, "share": 0.9}
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {
+        f"{name}-store-cross_view.json" for name in ways
+    }
+
+
 def test_fused_runs_that_see_the_same_have_no_raw_streams(house, tmp_path):
     copied = shutil.copytree(house / "runs" / "joint", tmp_path / "copy")
     found = fuse([*runs(house, names=["joint"]), Run.open(copied)], tmp_path / "out")
@@ -172,11 +190,11 @@ def test_the_command(house, capsys, tmp_path):
     assert {"raw coordinates", "untrained, fused", "raw joint+bone+motion,"} <= rows.keys()
     out = house / "runs" / "fused" / "joint+bone+motion"
     assert lines[-1] == ["written", "below", str(out)]
-    assert (out / "eval" / "fuse-store-cross_view.json").is_file()
+    assert (out / "eval" / "fuse_weighted-store-cross_view.json").is_file()
     more = ["--choose", "--out", str(tmp_path / "out"), "evaluation.fuse.steps=4"]
     assert run_command(fuse_command.main, [*words(house)[1:], *more]) == 0  # without --run
     assert ", chosen by log_likelihood on 4 clips held out\n" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "eval" / "fuse-store-cross_view.json").read_text())
+    found = json.loads((tmp_path / "out" / "eval" / "fuse_chosen-store-cross_view.json").read_text())
     assert found["protocol"]["steps"] == 4
     assert [weight for weight in found["weights"] if weight not in (1 / 3, 0, 0.25, 0.5, 0.75, 1)] == []
 
@@ -211,6 +229,14 @@ def refused(capsys, *words: str) -> str:
 def test_mistakes_are_one_line(more, message, house, capsys, tmp_path):
     assert message in refused(capsys, *words(house, "--out", str(tmp_path / "out"), *more))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_part_of_one_class(house, tmp_path, monkeypatch):
+    store = shutil.copytree(house / "store", tmp_path / "store")
+    set_labels(store, dict.fromkeys(open_store(store).split("cross_view").train.tolist(), 1))
+    monkeypatch.setattr(fusing, "representations", lambda run: pytest.fail("it was encoded"))
+    with pytest.raises(UserError, match="are all of one class, but a linear probe needs two"):
+        fuse(runs(house, f"data.store={store}"), tmp_path / "out")
 
 
 def test_fewer_than_two_runs(house, capsys):

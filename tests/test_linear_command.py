@@ -10,7 +10,7 @@ import pytest
 import yaml
 from tiny import CAMERAS, CLASSES, REPETITIONS, recipe_tree, tiny_store
 
-from ssl_skeleton import linear, pretrain
+from ssl_skeleton import linear, pretrain, probing
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.evaluation.features import WHOLE, Features, Look, raw_encoding
@@ -188,7 +188,8 @@ def test_mistakes_are_refused_in_one_line(words, message, house, capsys):
     assert message in refused(capsys, house, *words)
 
 
-def test_a_training_part_of_one_class_is_refused(house, capsys):
+def test_a_training_part_of_one_class_is_refused_before_anything_is_encoded(house, capsys, monkeypatch):
+    monkeypatch.setattr(probing, "representations", lambda run: pytest.fail("it was encoded"))
     store = relabelled(house, "one", lambda camera, label: label if camera == 3 else 1)
     assert "are all of one class, but a linear probe needs two" in refused(
         capsys, house, f"data.store={store}"

@@ -222,7 +222,7 @@ def test_ways_to_vote_are_overrides(fresh, capsys):
     assert "re-ranking on" in printed.splitlines()[0]
     assert "index recall@3" in printed
     assert "the index compared with an exact one on 9 clips" in printed
-    result = written(fresh, "knn-store-cross_view")
+    result = written(fresh, "knn_distance_rerank_ivf-store-cross_view")
     assert result["rerank"] is True
     assert result["protocol"]["index"] == {"name": "ivf", "nlist": 4, "nprobe": 1}
     assert {"index_recall", "index_queries"} <= result["baselines"]["raw"].keys()
@@ -233,7 +233,9 @@ def test_poisoned_labels_leave_the_votes_as_they_are(house, fresh, tmp_path):
     poison_labels(store, "cross_view")
     words = ["evaluation.knn.rerank=true", "evaluation.knn.weights=distance"]
     assert run(knn, "--run", fresh, *words) == run(knn, "--run", fresh, *words, f"data.store={store}") == 0
-    honest, poisoned = (written(fresh, f"knn-{name}-cross_view") for name in ("store", "poisoned"))
+    honest, poisoned = (
+        written(fresh, f"knn_distance_rerank-{name}-cross_view") for name in ("store", "poisoned")
+    )
     for one, other in zip(*map(every_score, (honest, poisoned)), strict=True):
         assert one["predicted"] == other["predicted"]
     assert honest["top1"] != poisoned["top1"]

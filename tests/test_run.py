@@ -14,7 +14,7 @@ from ssl_skeleton.data.recording import IMAGE, METRES
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import raw_encoding, split_features, labels_of_test
+from ssl_skeleton.evaluation.features import labels_of_test, raw_encoding, split_features
 from ssl_skeleton.evaluation.knn import knn_probe
 from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe, load_recipe

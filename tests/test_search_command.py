@@ -214,6 +214,7 @@ def test_embeddings_of_different_weights_do_not_mix(house, tmp_path, capsys):
         (["build", "--embeddings", "nowhere", "--out", "x"], "nowhere: holds no embeddings"),
         (["build", "--embeddings", "a", "--store", "b", "--out", "x"], "--embeddings: goes without --store"),
         (["query", "nowhere", "--store", "a", "--clip", "b"], "nowhere: not a search index"),
+        (["query"], "the following arguments are required: INDEX; see"),
         (["query", "{index}"], "name either --source PATH, or --store STORE and --clip NAME"),
         (["query", "{index}", "--store", "a"], "name either --source PATH, or --store"),
         (["query", "{index}", "--clip", "a"], "name either --source PATH, or --store"),
@@ -225,12 +226,34 @@ def test_embeddings_of_different_weights_do_not_mix(house, tmp_path, capsys):
         (["query", "{index}", "--store", "nowhere", "--clip", "a"], "nowhere: no such folder"),
         (["query", "{index}", "--source", "nowhere", "--format", "sbu"], "nowhere: no such folder"),
         (["query", "{index}", "--source", "a", "seed=3"], "can change after training"),
+        (
+            ["build", "--run", "{run}", "--store", "{store}", "seed=3", "--out", "x"],
+            "can change after training",
+        ),
+        (["build", "--embeddings", "{index}", "--out", "x"], "does not tell of embeddings in format 1"),
     ],
 )
 def test_mistakes(words, message, house, place, capsys):
     given = {name: house / name for name in ("run", "store", "index")}
     assert message in refused(capsys, *[word.format(**given) for word in words])
     assert not list(place.iterdir())
+
+
+def test_nothing_is_encoded_before_all_is_looked_at(house, tmp_path, capsys, monkeypatch):
+    """What cannot come to anything ends before the work, not after it."""
+    monkeypatch.setattr(search, "embed", None)
+    monkeypatch.setattr(search, "embed_clips", None)
+    small = tiny_store(tmp_path / "small", layout="common_15")
+    words = ["build", "--run", house / "run", "--out", "x", "--store", house / "store"]
+    assert "is named twice" in refused(capsys, *words, tmp_path / ".." / house / "store")
+    assert f"{small}: " in refused(capsys, *words, small)
+    words = ["query", house / "index", "--store", house / "store", "--clip", "clip01"]
+    assert "k = 28 must lie in 1..27" in refused(capsys, *words, "-k", "28")
+
+
+def test_overrides_may_follow_stores(house):
+    assert run("build", "--run", house / "run", "--store", house / "store", "device=cpu", "--out", "x") == 0
+    assert len(open_index(Path("x"))) == 27
 
 
 def test_only_an_index_is_overwritten(house, capsys):

@@ -141,12 +141,12 @@ def test_the_probe_learns_as_often_as_it_says(train, folder, monkeypatch):
 
 
 def test_results_and_pictures_of_other_protocols_lie_side_by_side(folder, painted):
-    for override in ("probe=linear", "probe=knn", "train=cut"):
-        early(Run.open(folder, [f"evaluation.early.{override}", "evaluation.early.shares=[0.5]"]))
+    for override in ("early.probe=linear", "early.probe=knn", "early.train=cut", "linear={name: cmd}"):
+        early(Run.open(folder, [f"evaluation.{override}", "evaluation.early.shares=[0.5]"]))
     robustness(
         Run.open(folder, ["evaluation.robustness={noise: [0.1], missing: [], rotation: [], dropped: []}"])
     )
-    names = ("early", "early_knn", "early_cut", "robustness")
+    names = ("early", "early_knn", "early_cut", "early_cmd", "robustness")
     places = [(f"eval/{name}", "json") for name in names] + [(f"figures/{name}", "png") for name in names]
     assert written(folder) == {f"{place}-store-cross_view.{end}" for place, end in places}
 
@@ -349,6 +349,15 @@ def test_clips_without_labels_are_refused(command, folder, tmp_path, capsys):
     error = refused(capsys, command, "--run", folder, f"data.store={unlabelled}")
     assert "some clips have no label" in error
     assert not written(folder)
+
+
+@pytest.mark.parametrize("command", [early_command, robustness_command])
+def test_a_probe_that_cannot_learn_is_refused_before_anything_is_encoded(
+    command, folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(showing, "representations", lambda run: pytest.fail("it was encoded"))
+    words = ("--run", folder, "--probe", "knn", "evaluation.knn.k=[19]")
+    assert "evaluation.knn.k: must lie in 1..18" in refused(capsys, command, *words)
 
 
 @pytest.mark.parametrize("command", [early_command, robustness_command])

@@ -12,7 +12,7 @@ from ssl_skeleton.data.views.augment import AugmentConfig
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import finetune as finetune_module
-from ssl_skeleton.evaluation.features import raw_encoding, split_features, labels_of_test
+from ssl_skeleton.evaluation.features import labels_of_test, raw_encoding, split_features
 from ssl_skeleton.evaluation.linear import linear_probe
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.run import Run

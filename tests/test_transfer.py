@@ -85,6 +85,18 @@ def test_the_stores_own_row_comes_once_and_can_be_left_out(house, fresh, capsys)
     assert written(fresh).keys() == {"knn-v1-cross_view.json", "knn-v2-cross_view.json"}
 
 
+def test_the_table_says_the_protocol_and_which_classes_cannot_be_known(house, fresh, tmp_path, capsys):
+    store = tiny_store(tmp_path / "unseen")
+    there = open_store(store)
+    train = there.split("cross_view").train
+    set_labels(store, dict.fromkeys(train[there.labels[train] == 2].tolist(), 0))
+    words = ["--run", str(fresh), "--probe", "linear", "--no-own", "--to", str(store), "evaluation.clips=2"]
+    assert run_command(transfer.main, words) == 0
+    printed = capsys.readouterr().out
+    assert "\nlinear_2_clips, top-1 in %" in printed
+    assert printed.endswith(f"\n{store}, split cross_view: no training clip shows fast\n")
+
+
 def test_it_is_said_which_joints_are_mapped(house, fresh, capsys):
     assert run_command(transfer.main, ["--run", str(fresh), "--probe", "knn", "--to", str(house / "v2")]) == 0
     own, other = capsys.readouterr().out.splitlines()[:2]
@@ -143,8 +155,8 @@ def broken(house: Path, folder: Path, kind: str) -> str:
         ("no test part", "v2: split all: has no test part, which a probe needs"),
         ("no labels", "broken: split cross_view: some clips have no label"),
         ("too few joints", "broken: coco_17 cannot be turned into kinect_v1_20, since it lacks "),
-        ("other coordinates", "broken: has x, y, confidence, but the run sees x, y, z; choose a store with"),
-        ("one class", "broken: the training clips of split cross_view are of one class"),
+        ("other coordinates", "broken: has x, y, confidence, but the run sees x, y, z; choose "),
+        ("one class", "broken, split cross_view: the clips of the training part are all of one class"),
     ],
 )
 def test_a_target_that_cannot_be_probed_is_refused_before_anything_is_computed(
@@ -159,7 +171,7 @@ def test_a_target_that_cannot_be_probed_is_refused_before_anything_is_computed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evaluation.knn.k=[19]"], "v2: evaluation.knn.k: must lie in 1..18"),
+        (["evaluation.knn.k=[19]"], "v2, split cross_view: evaluation.knn.k: must lie in 1..18"),
         (["data.store=x"], "'data.store=x': what it is probed on is said with --to STORE:SPLIT"),
         (["data.split=x"], "'data.split=x': what it is probed on is said with --to STORE:SPLIT"),
         (["seed=3"], "'seed=3': only evaluation., "),

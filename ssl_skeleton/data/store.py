@@ -127,7 +127,7 @@ def open_store(path: Path) -> Store:
     Raises UserError when `path` is no store, or a damaged one.
     """
     if not (path / "meta.json").is_file():
-        what = "not a prepared store" if path.is_dir() else "no such folder"
+        what = "not a prepared store" if path.exists() else "no such folder"
         raise UserError(f"{path}: {what}; make a store with: python -m ssl_skeleton.prepare")
     meta = read_meta(path)
     table_size(path / "clips.csv", meta.clips)

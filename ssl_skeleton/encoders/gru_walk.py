@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 
 import torch
 from torch import Tensor
@@ -138,9 +139,13 @@ def _workers(directions: int, threads: int) -> ThreadPoolExecutor:
     """As many workers as there are directions, which share `threads`."""
     own = max(1, threads // directions)
     workers = ThreadPoolExecutor(directions, "direction", lambda: torch.set_num_threads(own))
-    for started in [workers.submit(torch.get_num_threads) for _ in range(directions)]:
-        started.result()
-    torch.set_num_threads(threads)  # a worker sets what threads have that begin later, too
+    all_there = Barrier(directions)  # else one could take all that is submitted, and others begin later
+    try:
+        for started in [workers.submit(all_there.wait) for _ in range(directions)]:
+            started.result()
+    finally:
+        all_there.abort()  # nobody waits on, should Ctrl-C have come between
+        torch.set_num_threads(threads)  # a worker sets what threads have that begin later, too
     return workers
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import safetensors
 import safetensors.torch
@@ -36,7 +37,8 @@ def read_tensor_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # a damaged file can raise anything, IndexError as well as EOFError
-        reason = f" ({error})" if type(error) is ValueError else ""  # others speak of Python, not of the file
+        told = type(error) in (ValueError, BadZipFile)  # others speak of Python, not of the file
+        reason = f" ({error})" if told else ""
         raise UserError(f"{path}: damaged or no file of tensors{reason}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds no tensors by name")

@@ -31,6 +31,12 @@ class ClusterConfig(Config):
     restarts: int = Field(default=10, ge=1)
     iterations: int = Field(default=50, ge=1)
 
+    @property
+    def evaluator(self) -> str:
+        """What its results are called, as cluster_all_20: of other clips or clusters there are others."""
+        part = "" if self.part == "test" else f"_{self.part}"
+        return f"cluster{part}" + (f"_{self.clusters}" if self.clusters else "")
+
 
 def cluster_probe(features: Features, classes: int, config: ClusterConfig, seed: int) -> Scorer:
     """The clusters of a part's clips, which wait for their labels; UserError when there are too few clips.

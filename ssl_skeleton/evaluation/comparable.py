@@ -82,7 +82,7 @@ def fill(line: Line, results: Sequence[Result]) -> list[Line]:
                 raise UserError(f"{result.path}: is of the same as {other.path}; remove the older one")
             line.scored.setdefault(place, {})[result.seed] = result
         for key, scored in result.baselines.items():
-            name = ROWS.get(key, key).format(streams="+".join(result.streams))
+            name = ROWS[key].format(streams="+".join(result.streams)) if key in ROWS else key
             baseline = beside.setdefault(name, Line(name, [line.name], set(), baseline=True))
             baseline.seeds.add(result.seed)
             for place in _places(result, scored):

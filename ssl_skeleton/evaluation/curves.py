@@ -92,7 +92,8 @@ def _table(result: Mapping[str, Any], name: str) -> list[str]:
     lines = ["", f"{title:<{width}}" + "".join(f"{head:>{column}}" for head in heads)]
     for row, scores in rows.items():
         own = scores["curves"][name]
-        spreads = [f" ± {100 * std:.1f}" if own["draws"] > 1 else "" for std in own["std"]]
+        drawn = [level > 0 and own["draws"] > 1 for level in own["levels"]]  # level 0 is there but once
+        spreads = [f" ± {100 * std:.1f}" * many for std, many in zip(own["std"], drawn, strict=True)]
         cells = [f"{100 * top1:.1f}{spread}" for top1, spread in zip(own["top1"], spreads, strict=True)]
         cells.append(f"{100 * own['area']:.1f}")
         lines.append(f"{row:<{width}}" + "".join(f"{cell:>{column}}" for cell in cells))

@@ -126,7 +126,7 @@ def read_embeddings(folder: Path) -> Embeddings:
     if not (folder / "meta.json").is_file():
         raise UserError(f"{folder}: holds no embeddings; make some with: python -m ssl_skeleton.embed")
     tree = read_tree(folder / "meta.json", _MEND)
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT or "origin" not in tree:
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT or "store" not in tree:
         raise UserError(f"{folder / 'meta.json'}: does not tell of embeddings in format {FORMAT}; {_MEND}")
     meta = EmbeddingsMeta.from_tree(tree, str(folder / "meta.json"))
     cells = read_table(folder / "clips.csv", COLUMNS, meta.clips, _MEND)

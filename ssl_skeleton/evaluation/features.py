@@ -13,14 +13,11 @@ from ssl_skeleton import ranks
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
-from ssl_skeleton.data.views.augment import AugmentConfig
-from ssl_skeleton.data.views.draws import Draws
 from ssl_skeleton.data.views.streams import Stream
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import Pooling, represent
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.training.seeds import generator
 
 RAW_FRAMES = 32  # of the raw-coordinate baselines, whatever the recipe's own
 
@@ -55,14 +52,11 @@ class Look:
     """How clips are shown when they are encoded: whole and unchanged, unless it says otherwise.
 
     `window`: where the part begins that is shown (0 is its first possible place, 1 its last), and which share
-    of the clip it is. `change`: an augmentation, with other random numbers for every clip, which `seed` and
-    its place among the encoded clips decide. `packed`: in place of the store's clips these, such as damaged
-    recordings; it is their numbers that are then given.
+    of the clip it is. `packed`: in place of the store's clips these, such as damaged recordings; it is their
+    numbers that are then given.
     """
 
     window: tuple[float, float] | None = None
-    change: AugmentConfig | None = None
-    seed: int = 0
     packed: PackedClips | None = None
 
 
@@ -149,13 +143,13 @@ def calibrate_norms(
 
 def check_labels(labels: NDArray[np.int64], split: Split) -> None:
     """Raise UserError when a split has no test part, or a clip has no label; labels (N,) are of all clips."""
+    if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
+        raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
     if not len(split.test):
         raise UserError(
             f"split {split.name}: has no test part, which a probe needs; choose another data.split (own "
             "recordings get theirs from `splits` in the about file)"
         )
-    if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
-        raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
 
 
 def _encode(
@@ -164,38 +158,25 @@ def _encode(
     def encode(index: NDArray[np.int64], look: Look) -> NDArray[np.float32]:
         shown_of = packed if look.packed is None else look.packed
 
-        def compute_places(place_n: Tensor) -> Tensor:
+        def compute_clips(clip_n: Tensor) -> Tensor:
             def show(streams: Sequence[Stream], frames: int | None) -> Clips:
-                view = ViewConfig(streams=tuple(streams), augment=look.change or AugmentConfig())
-                shown, draws = torch.from_numpy(index), None
-                if look.change is None:
-                    shown = shown[place_n]
-                else:  # its numbers are drawn for all clips, and so do not hang on batches
-                    draws = Draws(generator(look.seed, "look"), len(index), place_n)
-                window = None
+                view, window = ViewConfig(streams=tuple(streams)), None
                 if look.window is not None:
-                    window = torch.tensor([look.window]).expand(len(shown), 2)
-                return make_view(shown_of, shown, sampling, view, draws, resample=frames, window=window)
+                    window = torch.tensor([look.window]).expand(len(clip_n), 2)
+                return make_view(shown_of, clip_n, sampling, view, None, resample=frames, window=window)
 
             return compute(show)
 
-        return _rows(shown_of, index, compute_places, batch)
+        return compute_rows(shown_of, index, compute_clips, batch)
 
     return encode
 
 
+@torch.no_grad()
 def compute_rows(
     packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
 ) -> NDArray[np.float32]:
-    """The rows that `compute` gives for the clips `index`, a batch at a time."""
-    return _rows(packed, index, lambda place_n: compute(torch.from_numpy(index)[place_n]), batch)
-
-
-@torch.no_grad()
-def _rows(
-    packed: PackedClips, index: NDArray[np.int64], compute: Callable[[Tensor], Tensor], batch: int
-) -> NDArray[np.float32]:
-    """What `compute` gives for places in `index`, in order of length, so that clips are padded least.
+    """What `compute` gives for the clips `index`, in order of length, so that clips are padded least.
 
     Ranks compute a batch each, in turn, so that every batch is what it is on one rank; all get all rows.
     """
@@ -204,7 +185,7 @@ def _rows(
     for begin in range(0, len(index), ranks.world_size() * batch):
         turn = order[begin : begin + ranks.world_size() * batch]
         own = turn[ranks.rank() * batch :][:batch]
-        rows_nd = compute(torch.from_numpy(own if len(own) else turn[:1]))[: len(own)]
+        rows_nd = compute(torch.from_numpy(index[own if len(own) else turn[:1]]))[: len(own)]
         rows = ranks.gather_rows(rows_nd.float()).cpu().numpy()
         if features is None:
             features = np.empty((len(index), rows.shape[1]), dtype=np.float32)

@@ -46,6 +46,11 @@ class FusionConfig(Config):
             raise ValueError("choose: weights are given already; set one of both to null")
         return self
 
+    @property
+    def evaluator(self) -> str:
+        """What its results are called: fuse_weighted by given weights, fuse_chosen, or fuse."""
+        return "fuse" + "_weighted" * (self.weights is not None) + "_chosen" * (self.choose is not None)
+
     def check_runs(self, runs: int) -> None:
         """Raise UserError when so many runs cannot be weighed in this way."""
         if self.weights is not None and len(self.weights) != runs:

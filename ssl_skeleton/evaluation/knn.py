@@ -37,6 +37,17 @@ class KnnConfig(Config):
     rerank: bool = False
     reciprocal: ReciprocalConfig = ReciprocalConfig()
 
+    @property
+    def evaluator(self) -> str:
+        """What its results are called, as knn_distance_rerank: neighbours found otherwise have others."""
+        ways = {
+            "leave_one_out": self.leave_one_out,
+            self.weights: self.weights != "uniform",
+            "rerank": self.rerank,
+            self.index.name: self.index.name != "exact",
+        }
+        return "_".join(["knn", *(way for way, taken in ways.items() if taken)])
+
 
 def knn_probe(features: Features, classes: int, config: KnnConfig) -> Scorer:
     """The answers by every k: scores are of the first one, and under `k` is the top-1 of each.

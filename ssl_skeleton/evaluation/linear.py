@@ -86,11 +86,7 @@ def linear_probabilities(
 
 def learn_linear(features: Features, classes: int, config: AnyLinear, seed: int) -> "LinearAnswers":
     """A probe that has learned from the training part; UserError when that shows one class only."""
-    if len(np.unique(features.train_labels)) < 2:
-        raise UserError(
-            "the clips of the training part are all of one class, but a linear probe needs two; choose "
-            "another data.split"
-        )
+    check_classes(features.train_labels)
     prepare = _preparation(features.train, standardise=not isinstance(config, PublishedConfig))
     train, validation = (prepare(features.train), torch.from_numpy(features.train_labels)), None
     if features.validation is not None and features.validation_labels is not None:
@@ -99,6 +95,15 @@ def learn_linear(features: Features, classes: int, config: AnyLinear, seed: int)
     value = probe.choose(train, validation)
     taken = {"strength" if isinstance(config, LogisticConfig) else "rate": value}
     return LinearAnswers(probe.learn(train, (value,))[0], prepare, features.train_labels, taken)
+
+
+def check_classes(labels: Labels) -> None:
+    """Raise UserError when the labels (N,) of a training part are of one class."""
+    if len(np.unique(labels)) < 2:
+        raise UserError(
+            "the clips of the training part are all of one class, but a linear probe needs two; choose "
+            "another split"
+        )
 
 
 def _shown(features: Features) -> list[NDArray[np.float32]]:
@@ -119,9 +124,18 @@ class LinearAnswers:
     taken: dict[str, float]
 
     def log_probabilities(self, views: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-        """The logarithms of the class probabilities (N, C); they tell apart even what is nearly 0 or 1."""
+        """The logarithms of the class probabilities (N, C); they tell apart even what is nearly 0 or 1.
+
+        UserError when the layer is no number any more.
+        """
         logits_knc = torch.stack([_logits(self.prepare(view), self.layer_ce).double() for view in views])
         log_nc = logits_knc.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(views))
+        if log_nc.isnan().any():
+            how = ", ".join(f"{name} {value:g}" for name, value in self.taken.items())
+            raise UserError(
+                f"evaluation.linear: the layer has grown beyond all numbers ({how}); take a smaller rate or "
+                "weight decay"
+            )
         found: NDArray[np.float64] = log_nc.numpy()
         return found
 
@@ -166,8 +180,11 @@ class _Probe:
         if len(values) == 1 or len(np.unique(train[1])) < 2:
             return values[0]
         rows_he, label_h = validation
-        answers = [_logits(rows_he, layer_ce).argmax(dim=1) for layer_ce in self.learn(train, values)]
-        right = [(answer_h == label_h).sum().item() for answer_h in answers]
+        logits = [_logits(rows_he, layer_ce) for layer_ce in self.learn(train, values)]
+        right = [
+            -1 if logits_hc.isnan().any() else int((logits_hc.argmax(dim=1) == label_h).sum())
+            for logits_hc in logits
+        ]
         return values[right.index(max(right))]
 
     def _hold_out(self, train: Part, share: float) -> tuple[Part, Part]:

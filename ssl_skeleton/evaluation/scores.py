@@ -50,9 +50,9 @@ def intervals(confusion: NDArray[np.int64], top5: float | None = None) -> dict[s
     counts = np.concatenate([right_c, clips_c - right_c])
     right, wrong = np.split(rng.multinomial(clips, counts / clips, DRAWS), 2, axis=1)
     totals = right + wrong
-    seen = totals > 0
-    balanced = np.where(seen, right / np.maximum(totals, 1), 0).sum(axis=1) / seen.sum(axis=1)
-    shares = {"top1": right.sum(axis=1) / clips, "balanced": balanced}
+    share_c = right_c / np.maximum(clips_c, 1)  # of a class that was not drawn: it counts as it is
+    share_dc = np.where(totals > 0, right / np.maximum(totals, 1), share_c)
+    shares = {"top1": right.sum(axis=1) / clips, "balanced": share_dc[:, clips_c > 0].mean(axis=1)}
     if top5 is not None:
         shares["top5"] = rng.binomial(clips, top5, DRAWS) / clips
     return {name: np.quantile(values, _TAIL).tolist() for name, values in shares.items()}

@@ -85,8 +85,7 @@ class SearchIndex:
 
         Raises UserError when there are not so many clips, or queries are not of the index's size.
         """
-        if not 1 <= k <= len(self):
-            raise UserError(f"{self.path}: k = {k} must lie in 1..{len(self)}, the clips of the index")
+        self.check_count(k)
         if queries_qd.shape[1:] != (self.meta.dim,):
             raise UserError(f"{self.path}: has {self.meta.dim} features a clip, not {queries_qd.shape[1]}")
         rows_qk, likeness_qk = nearest(
@@ -94,6 +93,11 @@ class SearchIndex:
         )
         pairs = zip(rows_qk.tolist(), likeness_qk.tolist(), strict=True)
         return [[self._hit(*hit) for hit in zip(*pair, strict=True)] for pair in pairs]
+
+    def check_count(self, k: int) -> None:
+        """Raise UserError when there are not k clips."""
+        if not 1 <= k <= len(self):
+            raise UserError(f"{self.path}: k = {k} must lie in 1..{len(self)}, the clips of the index")
 
     def _hit(self, row: int, likeness: float) -> Hit:
         return Hit(row, self.names[row], self.classes[row], self.stores[row], likeness)
@@ -153,6 +157,13 @@ def open_index(path: Path) -> SearchIndex:
     return SearchIndex(path, meta, cells["name"], cells["class"], cells["store"], vectors_nd, way)
 
 
+def check_named_once(stores: Sequence[str | Path]) -> None:
+    """Raise UserError when an index would hold a store twice."""
+    for store, count in Counter(stores).items():
+        if count > 1:
+            raise UserError(f"{store}: is named twice; an index holds a store once")
+
+
 def is_index(folder: Path) -> bool:
     """Whether a folder is an index, in whatever state, and holds nothing else."""
     known = {"meta.json"}.union(*map(_files, WAYS))
@@ -182,13 +193,12 @@ def _files(kind: Kind) -> frozenset[str]:
 
 
 def _check_parts(parts: Sequence[Embeddings]) -> None:
-    first, stores = parts[0].meta, Counter(part.meta.store.path for part in parts)
+    first = parts[0].meta
+    check_named_once([part.meta.store.path for part in parts])
     for part in parts:
         if part.meta.origin.encoder_sum != first.origin.encoder_sum:
             runs = f"{part.meta.origin.run} embedded {part.meta.store.path}"
             raise UserError(f"{runs}, but other weights ({first.origin.run}) the rest; embed all by one run")
-        if stores[part.meta.store.path] > 1:
-            raise UserError(f"{part.meta.store.path}: is named twice; an index holds a store once")
 
 
 def _lines(parts: Sequence[Embeddings]) -> list[tuple[str | int, ...]]:

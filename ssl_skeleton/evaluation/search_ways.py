@@ -263,6 +263,7 @@ def nearest(
 
 def _likeness(vectors_nd: Vectors, rows: Rows, query_d: Vectors) -> NDArray[np.float64]:
     """The cosines of some rows with a query; sums are of a row alone, so that equal rows are equally near."""
-    parts = [vectors_nd[rows[block]].astype(np.float64) * query_d for block in row_blocks(len(rows))]
-    likeness: NDArray[np.float64] = np.concatenate([part.sum(axis=1) for part in parts])
+    blocks = row_blocks(len(rows))
+    sums = [(vectors_nd[rows[block]].astype(np.float64) * query_d).sum(axis=1) for block in blocks]
+    likeness: NDArray[np.float64] = np.concatenate(sums)
     return likeness.clip(-1, 1).round(DIGITS) + 0.0  # no -0

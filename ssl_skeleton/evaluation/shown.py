@@ -89,8 +89,8 @@ class RobustnessConfig(Config):
 
     @property
     def evaluator(self) -> str:
-        """What its results are called: robustness or robustness_knn."""
-        return "robustness" + "_knn" * (self.probe == "knn")
+        """What its results are called: robustness, robustness_knn, and with joints=frame an _frame more."""
+        return "robustness" + "_knn" * (self.probe == "knn") + "_frame" * (self.joints == "frame")
 
 
 def damaged(store: Store, curve: str, level: float, draw: int, config: RobustnessConfig) -> Store:

@@ -185,7 +185,8 @@ def _text_grid(grid: Grid) -> str:
 
 
 def _latex_grid(grid: Grid) -> str:
-    lines = [[_latex(name), *map(_latex_number, cells)] for name, *cells in (grid.head, *grid.rows)]
+    lines = [[_latex(name), *map(_latex_number, cells)] for name, *cells in grid.rows]
+    lines.insert(0, [_latex(name) for name in grid.head])
     rows = [" & ".join(cells) + " \\\\" for cells in lines]
     if 0 < grid.gap < len(grid.rows):
         rows[grid.gap] += "\n\\midrule"

@@ -68,6 +68,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for line, (colour, dashes, mark) in zip(panel.lines, _STYLES, strict=False):
         low, high = ([100 * bound for bound in bounds] for bounds in zip(*line.interval, strict=True))
         axes.fill_between(panel.levels, low, high, color=colour, alpha=0.15, linewidth=0)
+        if len(panel.levels) == 1:  # where a band has no width
+            axes.vlines(panel.levels, low, high, color=colour, alpha=0.5, linewidth=1)
         axes.plot(
             panel.levels,
             [100 * share for share in line.top1],

@@ -430,4 +430,5 @@ def test_what_is_no_store_at_all(tmp_path, kind):
         path.mkdir()
     with pytest.raises(UserError) as caught:
         open_store(path)
-    assert one_line(caught.value).startswith(f"{path}: not a prepared store")
+    what = "no such folder" if kind == "nothing" else "not a prepared store"
+    assert one_line(caught.value).startswith(f"{path}: {what}")

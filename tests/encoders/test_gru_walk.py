@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ssl_skeleton
-from ssl_skeleton.encoders.gru_walk import advance, each_direction, retreat
+from ssl_skeleton.encoders.gru_walk import _workers, advance, each_direction, retreat
 
 some_sizes = st.lists(st.integers(1, 5), min_size=1, max_size=6).map(
     lambda sizes: sorted(sizes, reverse=True)
@@ -80,6 +81,17 @@ def test_threads_change_nothing(threads, dtype):
         for one, other in zip(walked("script", [5, 5, 4, 2], 3, dtype), expected, strict=True):
             assert torch.equal(one, other)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("_threads")
+def test_threads_that_begin_later_have_as_many():
+    """A worker that began after the others would set what they have."""
+    torch.set_num_threads(2)
+    for _ in range(10):
+        _workers.cache_clear()
+        walked("script", [3, 2], 2, torch.float32)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 2
 
 
 @pytest.mark.usefixtures("_threads")

@@ -235,7 +235,7 @@ A_BILLION = b"J\x00\xca\x9a\x3b"
             {b"torch._utils\n_rebuild_tensor_v2": b"posix\nsystem"},
             "it wants posix.system, and what could run code",
         ),
-        ({b"X\x01\x00\x00\x000": b"X\x01\x00\x00\x001"}, "no item named"),
+        ({b"X\x01\x00\x00\x000": b"X\x01\x00\x00\x001"}, "damaged or no file of tensors"),
     ],
 )
 def test_a_tensor_that_is_not_what_it_claims(changes, message, tmp_path):

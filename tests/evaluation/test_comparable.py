@@ -39,6 +39,11 @@ def test_baselines_are_called_as_in_every_table():
     assert [line.name for line in baselines("a", result())] == ["untrained encoder", "raw joint+motion"]
 
 
+@pytest.mark.parametrize("name", ["{x}", "{0}", "{", "{streams.__class__}"])
+def test_names_that_strangers_gave_baselines_stay_as_they_are(name):
+    assert [line.name for line in baselines("a", result(baselines={name: SCORED}))] == [name]
+
+
 def test_baselines_that_agree_in_all_that_they_share_are_one():
     one, other = baselines("a", result(0), result(1)), baselines("b", result(1), result(2))
     assert seeds_of(merged(one + other)) == {"untrained encoder": [0, 1, 2], "raw joint+motion": [0, 1, 2]}

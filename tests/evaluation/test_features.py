@@ -10,21 +10,18 @@ from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.data.views.agcn import agcn
-from ssl_skeleton.data.views.augment import AugmentConfig
 from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
 from ssl_skeleton.encoders.pooling import represent
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import (
     RAW_FRAMES,
-    WHOLE,
     Features,
-    Look,
     Source,
     calibrate_norms,
     encoding,
+    labels_of_test,
     raw_encoding,
     split_features,
-    labels_of_test,
 )
 
 AUGMENTED = ViewConfig.from_tree({"augment": {"noise": 9.0, "crop": 0.5, "mask_frames": 0.5}}, "view")
@@ -208,20 +205,3 @@ def test_clips_through_windows(frames, packed):
             with torch.no_grad():
                 expected = represent(known.encoder, clips, known.pooling)[0]
             np.testing.assert_allclose(row, expected, atol=1e-5)
-
-
-@every_rate
-def test_changed_clips_do_not_hang_on_batches(frames, packed):
-    change = AugmentConfig(noise=0.3, rotate=(10.0, 20.0, 30.0), mask_joints=0.3)
-    known, sampling = source(packed), SamplingConfig(frames=frames)
-    index, look = SPLIT.train, Look(change=change, seed=3)
-    encode = encoding(packed, sampling, [known])
-    found = encode(index, look)
-    if frames:
-        for batch in (1, 4):
-            again = encoding(packed, sampling, [known], batch)(index, look)
-            np.testing.assert_allclose(again, found, atol=1e-5)
-    assert np.abs(found - encode(index, Look(change=change, seed=4))).max() > 0.01
-    assert np.abs(found - encode(index, WHOLE)).max() > 0.01
-    unchanged = encode(index, Look(change=AugmentConfig(), seed=3))
-    np.testing.assert_allclose(unchanged, encode(index, WHOLE), atol=1e-5)

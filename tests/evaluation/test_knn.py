@@ -203,3 +203,16 @@ def test_a_gallery_of_one_class_is_refused():
     with pytest.raises(UserError, match="kNN: all clips in the gallery are of one class"):
         knn_probe(Features(features.train, np.zeros(30, np.int64), features.test), CLASSES, KnnConfig())
     check_gallery(np.array([0, 1]), "kNN")
+
+
+@pytest.mark.parametrize(
+    ("tree", "name"),
+    [
+        ({}, "knn"),
+        ({"k": [3], "temperature": 0.1}, "knn"),
+        ({"weights": "distance", "rerank": True}, "knn_distance_rerank"),
+        ({"leave_one_out": True, "index": {"name": "ivf"}}, "knn_leave_one_out_ivf"),
+    ],
+)
+def test_what_results_are_called(tree, name):
+    assert KnnConfig.from_tree(tree, "knn").evaluator == name

@@ -274,6 +274,15 @@ def test_probabilities_are_averaged_over_the_views(config):
     assert again["predicted"] == single
 
 
+def test_a_layer_that_grows_beyond_all_numbers_is_refused_and_never_chosen():
+    features = blobs(0.7)
+    for config in (named("crrl", lr=1e38, epochs=5), LinearConfig(rates=(1e38, 1e37), epochs=5)):
+        with pytest.raises(UserError, match=r"beyond all numbers \(rate 1e\+38\); take a smaller"):
+            linear_scores(features, CLASSES, config, 0)
+    for rates in ((1e38, 1e-30), (1e-30, 1e38)):
+        assert linear_scores(features, CLASSES, LinearConfig(rates=rates, epochs=5), 0)["rate"] == 1e-30
+
+
 def test_classes_are_ranked_where_most_have_no_probability_to_speak_of():
     far = blobs(0.7)
     far = replace(far, test=far.test * 1e4)

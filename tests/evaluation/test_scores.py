@@ -60,3 +60,10 @@ def test_the_intervals_are_those_of_clips_drawn_again(seed):
     found = classification_scores(answers[:, None], labels, 3)["interval"]
     assert found["top1"] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.015)
     assert found["balanced"] == pytest.approx(np.quantile(balanced, [0.025, 0.975]), abs=0.02)
+
+
+def test_a_rare_class_counts_in_every_draw():
+    """Its 2 clips, both wrong, are not in every draw; the other class is always right."""
+    labels = np.array([0] * 18 + [1] * 2)
+    found = classification_scores(np.zeros((20, 1), np.int64), labels, 2)
+    assert found["interval"]["balanced"] == [0.5, 0.5]

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import faiss
 import numpy as np
 import pytest
@@ -87,6 +89,17 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr("ssl_skeleton.evaluation.search_ways._AT_ONCE", 250)
     found = nearest(Exact(), gallery, queries, 7, 1)
     assert [one.tolist() for one in found] == [other.tolist() for other in expected]
+
+
+def test_many_that_are_equally_near_are_not_in_memory_at_once(monkeypatch):
+    """As of an encoder that gives all clips the same features."""
+    gallery = unit_rows(np.ones((20_000, 64), np.float32))
+    monkeypatch.setattr("ssl_skeleton.data.store._BLOCK", 1000)
+    tracemalloc.start()
+    nearest(Exact(), gallery, gallery[:1], 3, 1)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < gallery.nbytes
 
 
 @pytest.mark.parametrize("clips", [1, 2, 39, 400])

@@ -40,8 +40,13 @@ def test_results_of_other_protocols_have_other_names():
         for probe in ("linear", "knn")
         for train in ("whole", "cut")
     }
-    names |= {RobustnessConfig(probe=probe).evaluator for probe in ("linear", "knn")}
-    assert names == {"early", "early_knn", "early_cut", "early_knn_cut", "robustness", "robustness_knn"}
+    assert names == {"early", "early_knn", "early_cut", "early_knn_cut"}
+    names = {
+        RobustnessConfig(probe=probe, joints=joints).evaluator
+        for probe in ("linear", "knn")
+        for joints in ("clip", "frame")
+    }
+    assert names == {"robustness", "robustness_knn", "robustness_frame", "robustness_knn_frame"}
 
 
 @pytest.mark.parametrize("curve", LEVELS)

@@ -121,6 +121,12 @@ def test_names_break_no_latex(names):
     }
 
 
+def test_a_hyphen_in_a_name_is_no_minus():
+    text = FORMATS["latex"](table(("ntu-60", "lr=1e-4", "raw"), ("on ntu-60", "knn"), "ntu-120"))
+    assert "on ntu-60" in text
+    assert text.count("$-$") == 3  # of the differences
+
+
 @settings(max_examples=examples(60), deadline=None)
 @given(names=names)
 def test_names_break_no_text(names):

@@ -91,6 +91,7 @@ def test_a_run_folder_that_is_moved_away_is_not_made_again(begun, tmp_path):
 
 def test_two_runs_cannot_write_one_folder_until_one_of_them_is_dead(begun, stores, tmp_path):
     log = tmp_path / "run" / "log.jsonl"
+    wait_for(log, begun)
     other = start(tmp_path / "recipe.yaml", tmp_path, tmp_path / "other.txt")
     assert other.code() == 2
     holder = f"{begun.pid} on {socket.gethostname()}"

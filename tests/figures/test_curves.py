@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
 
 from ssl_skeleton.figures.curves import Line, Panel, draw_curves, save_curves
@@ -34,6 +34,13 @@ def test_what_is_drawn_are_the_numbers(panels):
         assert axes.get_ylabel() == "top-1 accuracy (%)"
         assert axes.get_ylim() == (0, 100)
         assert list(axes.get_xticks()) == list(PANEL.levels)
+
+
+def test_the_interval_of_a_single_level_is_seen():
+    panel = Panel("noise (cm)", (5.0,), [Line("trained", (0.5,), [(0.4, 0.7)])])
+    (axes,) = draw_curves("robustness", [panel]).axes
+    (bar,) = [part for part in axes.collections if isinstance(part, LineCollection)]
+    np.testing.assert_allclose(bar.get_segments(), [[(5, 40), (5, 70)]])
 
 
 def test_the_legend_names_every_line_as_it_is_drawn():

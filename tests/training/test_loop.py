@@ -352,7 +352,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(store, tmp_path):
     message, kept = str(error.value), run.folder / "checkpoints" / "main.not-finite.pt"
     assert message.startswith("stage main, epoch 2, step 3: a loss is not finite (loss nan, contrast ")
     names = ", ".join(run.store.names[clip] for clip in index)
-    assert message.endswith(f"the batch has {names}; the state is in {kept}")
+    mend = "lower the learning rate or clip gradients, and go on with --resume-anyway"
+    assert message.endswith(f"the batch has {names}; the state is in {kept}; {mend}")
     assert state(run)["epoch"] == 1
     poisoned = torch.load(kept, weights_only=True)
     assert (poisoned["epoch"], poisoned["step"], poisoned["index"].tolist()) == (1, 2, index)

@@ -1,7 +1,7 @@
 """Recordings that are used once: read into a store that vanishes again."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from ssl_skeleton.data.preparation.preparation import Preparation, Progress, prepare_store
 from ssl_skeleton.data.preparation.reading import useful_processes
 from ssl_skeleton.data.readers import open_reader
+from ssl_skeleton.data.recording import Facts
 from ssl_skeleton.data.store import Store, open_store
 
 
@@ -25,14 +26,17 @@ class Recordings:
 
 @contextmanager
 def prepared(
-    recordings: Recordings, progress: Progress = lambda readings, total, done: readings
+    recordings: Recordings,
+    progress: Progress = lambda readings, total, done: readings,
+    check: Callable[[Facts], None] = lambda facts: None,
 ) -> Iterator[tuple[Store, Preparation]]:
     """A store of recordings that is there until the block ends, and what was skipped.
 
-    It lies where the system has temporary files (`TMPDIR` names another place). Raises UserError as `prepare`
-    does.
+    Nothing is read before `check` has let their facts pass. The store lies where the system has temporary
+    files (`TMPDIR` names another place). Raises UserError as `prepare` does.
     """
     reader = open_reader(recordings.format, recordings.sources, recordings.about)
+    check(reader.facts)
     with tempfile.TemporaryDirectory(prefix="ssl_skeleton-", ignore_cleanup_errors=True) as folder:
         try:
             _, result = prepare_store(

@@ -304,7 +304,7 @@ def test_two_at_once(source, whole, tmp_path):
     def progress(readings, total, done):
         with pytest.raises(UserError) as caught:
             prepare(source, out)
-        assert one_line(caught.value).startswith(f"{partial(out)}: another process (process ")
+        assert one_line(caught.value).startswith(f"{partial(out)}: another process (")
         yield from readings
 
     prepare(source, out, progress=progress)

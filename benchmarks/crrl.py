@@ -14,7 +14,7 @@ from walks import clips_of
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig, load_recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.batches import Batch, batches
 from ssl_skeleton.training.config import TrainingConfig
 from ssl_skeleton.training.signals import Asked

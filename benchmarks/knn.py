@@ -34,9 +34,9 @@ from threadpoolctl import threadpool_limits
 from ssl_skeleton.cli import count
 from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.indexes import EXACT, AnyIndex, HnswConfig, IvfConfig
 from ssl_skeleton.evaluation.knn import KnnConfig, answers
-from ssl_skeleton.evaluation.neighbours import Gallery, Neighbours, recall
+from ssl_skeleton.evaluation.neighbours.gallery import Gallery, Neighbours, recall
+from ssl_skeleton.evaluation.neighbours.indexes import EXACT, AnyIndex, HnswConfig, IvfConfig
 from ssl_skeleton.files import write_json
 
 CLASSES, SPREAD = 60, 1.5

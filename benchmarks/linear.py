@@ -50,9 +50,9 @@ from ssl_skeleton.evaluation.features import (
 )
 from ssl_skeleton.evaluation.linear import LinearConfig, PublishedConfig, linear_probe
 from ssl_skeleton.files import write_json
-from ssl_skeleton.probing import sources
 from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import sources
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.seeds import generator
 
 RECIPE = Path(__file__).parents[1] / "configs" / "crrl_nw_ucla.yaml"

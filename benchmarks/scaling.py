@@ -34,7 +34,7 @@ from ssl_skeleton.data.store import open_store
 from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.files import write_atomically, write_json
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.batches import batches, epoch_order
 from ssl_skeleton.training.seeds import generator
 from ssl_skeleton.training.signals import Asked

@@ -15,11 +15,11 @@ from typing import Any
 
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.tables import Cell, Grid, markdown_grid, percent
+from ssl_skeleton.evaluation.comparison.tables import Cell, Grid, markdown_grid, percent
 from ssl_skeleton.files import read_json, write_json, write_text
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 
 EVALUATORS: tuple[str, ...] = ("linear", "knn")
 KEPT = ("evaluator", "store", "split", "protocol", "epoch", "seed", "top1", "top5", "k", "per_class")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_skeleton.cli import Parser, run_command, some_path
-from ssl_skeleton.comparing import Wanted, comparison_table
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.tables import FORMATS, one_line
+from ssl_skeleton.evaluation.comparison.tables import FORMATS, one_line
 from ssl_skeleton.files import write_text, writing
+from ssl_skeleton.runs.comparing import Wanted, comparison_table
 
 EXAMPLES = """\
   python -m ssl_skeleton.compare runs/crrl_nw_ucla runs/ser_nw_ucla

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.runs.showing import early
 from ssl_skeleton.scoring import curves_command
-from ssl_skeleton.showing import early
 
 EXAMPLES = """\
   python -m ssl_skeleton.early --run runs/crrl_nw_ucla

@@ -11,12 +11,12 @@ from ssl_skeleton.cli import Parser, add_overrides, progress, run_command, some_
 from ssl_skeleton.data.preparation.preparation import skipped_lines
 from ssl_skeleton.data.preparation.temporary import Recordings
 from ssl_skeleton.data.store import EVERYTHING
-from ssl_skeleton.embedding import PARTS, embed, embed_recordings, on_store, prepared_for
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.embeddings import Embeddings, is_embeddings, write_embeddings
+from ssl_skeleton.evaluation.search.embeddings import Embeddings, is_embeddings, write_embeddings
 from ssl_skeleton.files import new_folder, writing
 from ssl_skeleton.recorded import add_recordings, recordings_of
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.embedding import PARTS, embed, embed_recordings, on_store, prepared_for
+from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
   python -m ssl_skeleton.embed --run runs/crrl_nw_ucla --out embeddings

@@ -9,8 +9,8 @@ from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, run_command
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.results import result_table
 from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.run import Run
-from ssl_skeleton.supervised import check_supervised, finetune
+from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.supervised import check_supervised, finetune
 
 EXAMPLES = """\
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla

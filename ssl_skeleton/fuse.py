@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_skeleton.cli import Parser, apart_from_overrides, run_command, some_path
-from ssl_skeleton.fusing import fuse, fusion_folder, fusion_table
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.fusing import fuse, fusion_folder, fusion_table
+from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
   python -m ssl_skeleton.fuse runs/joint runs/bone runs/motion

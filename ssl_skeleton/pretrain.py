@@ -8,7 +8,7 @@ from ssl_skeleton import ranks
 from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, run_command
 from ssl_skeleton.environment import pick_device
 from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.signals import leaving
 
 EXAMPLES = """\

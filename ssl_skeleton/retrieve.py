@@ -7,8 +7,8 @@ from pathlib import Path
 from ssl_skeleton.cli import Parser, add_overrides, run_command, some_path
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.results import result_table
-from ssl_skeleton.retrieving import gallery_line, open_collection, retrieve
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.retrieving import gallery_line, open_collection, retrieve
+from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
   python -m ssl_skeleton.retrieve --run runs/crrl_nw_ucla

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.runs.showing import robustness
 from ssl_skeleton.scoring import curves_command
-from ssl_skeleton.showing import robustness
 
 EXAMPLES = """\
   python -m ssl_skeleton.robustness --run runs/crrl_nw_ucla

@@ -9,11 +9,11 @@ from ssl_skeleton import ranks
 from ssl_skeleton.cli import Parser, add_overrides, progress
 from ssl_skeleton.evaluation.curves import curve_tables
 from ssl_skeleton.evaluation.results import result_table
-from ssl_skeleton.probing import evaluate
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 
 if TYPE_CHECKING:
-    from ssl_skeleton.showing import Progress
+    from ssl_skeleton.runs.showing import Progress
 
 
 @dataclass(frozen=True)

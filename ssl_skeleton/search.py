@@ -19,7 +19,20 @@ from ssl_skeleton.cli import (
 from ssl_skeleton.data.preparation.preparation import skipped_lines
 from ssl_skeleton.data.preparation.reading import Reading
 from ssl_skeleton.data.preparation.temporary import Recordings
-from ssl_skeleton.embedding import (
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.search.embeddings import Embeddings, read_embeddings
+from ssl_skeleton.evaluation.search.index import (
+    Hit,
+    SearchIndex,
+    check_named_once,
+    is_index,
+    open_index,
+    write_index,
+)
+from ssl_skeleton.evaluation.search.ways import WAYS
+from ssl_skeleton.files import new_folder, writing
+from ssl_skeleton.recorded import add_recordings, recordings_of
+from ssl_skeleton.runs.embedding import (
     embed,
     embed_clips,
     embed_recordings,
@@ -28,20 +41,7 @@ from ssl_skeleton.embedding import (
     prepared_for,
     run_of,
 )
-from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.embeddings import Embeddings, read_embeddings
-from ssl_skeleton.evaluation.search_index import (
-    Hit,
-    SearchIndex,
-    check_named_once,
-    is_index,
-    open_index,
-    write_index,
-)
-from ssl_skeleton.evaluation.search_ways import WAYS
-from ssl_skeleton.files import new_folder, writing
-from ssl_skeleton.recorded import add_recordings, recordings_of
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
   python -m ssl_skeleton.search build --run runs/crrl_nw_ucla --out gallery

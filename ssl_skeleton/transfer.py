@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides, apart_from_overrides, run_command
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.transferring import (
+from ssl_skeleton.runs.transferring import (
     body_line,
     own_runs,
     target_runs,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_skeleton.data.store import COLUMNS
-from ssl_skeleton.evaluation.embeddings import EmbeddedStore, Embeddings, EmbeddingsMeta, Origin
+from ssl_skeleton.evaluation.search.embeddings import EmbeddedStore, Embeddings, EmbeddingsMeta, Origin
 
 CLASSES = ("wave", "sit, down", 'say "hi"')
 

@@ -30,7 +30,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["ssl_skeleton.run"])
+        self._context.set_forkserver_preload(["ssl_skeleton.runs.run"])
         self._workers: list[tuple[Any, Connection]] = []
         self._folder = tempfile.TemporaryDirectory()
         self._meetings = 0

@@ -13,8 +13,8 @@ from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.evaluation import clustering
 from ssl_skeleton.evaluation.features import WHOLE
-from ssl_skeleton.probing import evaluate, representations
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate, representations
+from ssl_skeleton.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,17 @@ from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import compare
 from ssl_skeleton.cli import run_command
-from ssl_skeleton.comparing import Wanted, comparison_table
 from ssl_skeleton.data.store import meta_sum, open_store
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.comparison import holm, paired_bootstrap
+from ssl_skeleton.evaluation.comparison.bootstrap import holm, paired_bootstrap
+from ssl_skeleton.evaluation.comparison.tables import Table
 from ssl_skeleton.evaluation.results import write_result
 from ssl_skeleton.evaluation.scores import classification_scores
-from ssl_skeleton.evaluation.tables import Table
 from ssl_skeleton.files import write_text
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.comparing import Wanted, comparison_table
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 
 EVERYTHING = Wanted()
 

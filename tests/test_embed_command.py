@@ -12,11 +12,11 @@ from tiny import recipe_tree, tiny_recipe, tiny_store, write_recordings
 
 from ssl_skeleton import embed
 from ssl_skeleton.cli import run_command
-from ssl_skeleton.embedding import embed as embed_run
-from ssl_skeleton.evaluation import embeddings as embeddings_module
-from ssl_skeleton.evaluation.embeddings import read_embeddings
+from ssl_skeleton.evaluation.search import embeddings as embeddings_module
+from ssl_skeleton.evaluation.search.embeddings import read_embeddings
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.embedding import embed as embed_run
+from ssl_skeleton.runs.run import Run
 
 OWN = {"dataset": "mine", "fps": 30, "layout": "kinect_v1_20", "names": "{label}_s{subject}"}
 

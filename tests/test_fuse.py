@@ -10,15 +10,15 @@ from poisoning import poison_frames, poison_labels, set_labels, without_scores
 from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import fuse as fuse_command
-from ssl_skeleton import fusing
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.scores import classification_scores
-from ssl_skeleton.fusing import fuse, fusion_folder
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs import fusing
+from ssl_skeleton.runs.fusing import fuse, fusion_folder
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 
 STREAMS = {"joint": ["joint"], "bone": ["bone"], "motion": ["motion", "joint"]}
 

@@ -10,13 +10,14 @@ import pytest
 import yaml
 from tiny import CAMERAS, CLASSES, REPETITIONS, recipe_tree, tiny_store
 
-from ssl_skeleton import linear, pretrain, probing
+from ssl_skeleton import linear, pretrain
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.evaluation.features import WHOLE, Features, Look, raw_encoding
 from ssl_skeleton.evaluation.linear import linear_probabilities
-from ssl_skeleton.probing import windows
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs import probing
+from ssl_skeleton.runs.probing import windows
+from ssl_skeleton.runs.run import Run
 
 
 @pytest.fixture(autouse=True)

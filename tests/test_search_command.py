@@ -11,9 +11,9 @@ from tiny import tiny_recipe, tiny_store, write_recordings
 from ssl_skeleton import embed, search
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import sha256
-from ssl_skeleton.evaluation import search_index as index_module
-from ssl_skeleton.evaluation.search_index import open_index
-from ssl_skeleton.run import Run
+from ssl_skeleton.evaluation.search import index as index_module
+from ssl_skeleton.evaluation.search.index import open_index
+from ssl_skeleton.runs.run import Run
 
 
 @pytest.fixture(autouse=True)

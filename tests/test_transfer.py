@@ -13,11 +13,11 @@ from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.recording import IMAGE
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.transferring import mapped, own_runs, target_runs
 from ssl_skeleton.skeleton.layout import load_layout
-from ssl_skeleton.transferring import mapped, own_runs, target_runs
 
 BOTH = ("linear", "knn")
 

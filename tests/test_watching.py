@@ -20,7 +20,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.health import effective_rank, feature_std, uniformity
 from ssl_skeleton.pretext.base import INPUT, Pretext
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint
 from ssl_skeleton.training.task import Task
 from ssl_skeleton.watching import WatchConfig, observers

@@ -10,9 +10,9 @@ from pydantic import Field
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.indexes import EXACT, AnyIndex
-from ssl_skeleton.evaluation.neighbours import Gallery, Neighbours, is_exact, nearest_others, recall
-from ssl_skeleton.evaluation.rerank import ReciprocalConfig, reranked, reranked_others
+from ssl_skeleton.evaluation.neighbours.gallery import Gallery, Neighbours, is_exact, nearest_others, recall
+from ssl_skeleton.evaluation.neighbours.indexes import EXACT, AnyIndex
+from ssl_skeleton.evaluation.neighbours.rerank import ReciprocalConfig, reranked, reranked_others
 from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores, classification_scores
 
 _SAMPLE = 1000  # queries for which an index is compared with the exact one

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.directions import Directions, Rows, blocks, first_copies
 from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.knn import check_gallery, check_k
+from ssl_skeleton.evaluation.neighbours.directions import Directions, Rows, blocks, first_copies
 from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores
 
 _BLOCK = 1 << 22  # cosines worked on at once

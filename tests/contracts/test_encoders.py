@@ -13,9 +13,9 @@ from ssl_skeleton.data.clips import frame_mask
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import EncoderConfig
 from ssl_skeleton.encoders.pooling import valid_steps
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.skeleton.layout import layout_names, load_layout
 
 _TINY = {"width": 0.125, "depth": 0.25}  # one block a stage: graph encoders of 8, 16 and 32 channels

@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.knn import KnnConfig, check_gallery, knn_probe, leave_one_out, vote
-from ssl_skeleton.evaluation.neighbours import Gallery
-from ssl_skeleton.evaluation.rerank import ReciprocalConfig, reranked
+from ssl_skeleton.evaluation.neighbours.gallery import Gallery
+from ssl_skeleton.evaluation.neighbours.rerank import ReciprocalConfig, reranked
 
 CLASSES = 4
 

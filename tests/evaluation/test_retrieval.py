@@ -9,8 +9,8 @@ from sklearn.metrics import average_precision_score
 
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import retrieval as module
-from ssl_skeleton.evaluation.directions import Directions
 from ssl_skeleton.evaluation.features import Features
+from ssl_skeleton.evaluation.neighbours.directions import Directions
 from ssl_skeleton.evaluation.retrieval import RetrieveConfig, places_of, retrieval_probe
 
 CLASSES = 4

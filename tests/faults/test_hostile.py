@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tiny import recipe_tree, tiny_recipe, tiny_store
 
 from ssl_skeleton.errors import Stopped, UserError
-from ssl_skeleton.probing import evaluate
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint
 
 LITTLE = 256 * 2**20  # bytes that reading a small folder may take at most

@@ -29,8 +29,8 @@ from killing import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import tiny_store
 
-from ssl_skeleton.probing import evaluate
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
 
 KILLS, APART = 34, 3

@@ -110,7 +110,7 @@ def killed(tmp_path_factory) -> tuple[Path, list[str]]:
     script = """
         import os, signal, sys
         from pathlib import Path
-        import ssl_skeleton.run
+        import ssl_skeleton.runs.run
         from ssl_skeleton.training.log import RunLog
         with RunLog(Path(sys.argv[1]), "main", 0) as log:
             print(*sys.modules, flush=True)

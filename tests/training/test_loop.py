@@ -15,7 +15,7 @@ from tiny import PRETEXTS, pretext_task, recipe_tree, same, tiny_recipe, tiny_st
 from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.pretext.base import Pretext
 from ssl_skeleton.recipe import Recipe
-from ssl_skeleton.run import Run
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.checkpoint import Checkpoints, load_checkpoint
 from ssl_skeleton.training.config import TrainingConfig
 from ssl_skeleton.training.loop import Standing, train
@@ -390,7 +390,7 @@ def test_the_rate_follows_the_schedule(whole):
 
 def with_observers(patch: pytest.MonkeyPatch, *observers) -> None:
     """Let runs be looked at by these alone."""
-    patch.setattr("ssl_skeleton.run.observers", lambda *words: list(observers))
+    patch.setattr("ssl_skeleton.runs.run.observers", lambda *words: list(observers))
 
 
 @every_pretext

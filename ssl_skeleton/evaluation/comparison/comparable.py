@@ -1,0 +1,173 @@
+"""Which scores may be compared: those in one column are of one protocol, on the very same test clips."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ssl_skeleton.config import leaves
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.comparison.labelling import telling_labels
+from ssl_skeleton.evaluation.comparison.result_files import Result, Scored
+from ssl_skeleton.evaluation.results import COLUMNS, ROWS
+
+_FIRST = ("linear", "knn")  # of the evaluators; others follow by name
+_SUMS = ("area",)  # scores that sum up what an evaluator found, though they are not its first
+_UNKNOWN = "unknown"  # what a store held, of older results
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a column is of: only scores for which all of this is the same may be compared.
+
+    `content` is the sum of what the store held, or where older results have none says so. `protocol` is JSON.
+    `key` says which value of a score that has several, as a `k`, and is empty for others.
+    """
+
+    evaluator: str
+    store: str
+    split: str
+    content: str
+    protocol: str
+    score: str
+    key: str
+
+    def value(self, scored: Scored) -> float:
+        """The score that stands in this column."""
+        return scored.scores[self.score][self.key]
+
+    def is_answered(self, scored: Scored) -> bool:
+        """Whether the predicted answers are those that give this score."""
+        first = next(iter(scored.scores[self.score]))
+        return bool(scored.predicted) and (self.score == "top1" or (self.score == "k" and self.key == first))
+
+
+@dataclass
+class Line:
+    """What becomes a row: runs that differ in their seed alone, or one of their baselines."""
+
+    name: str
+    runs: list[str]
+    seeds: set[int]
+    epoch: int | None = None
+    baseline: bool = False
+    scored: dict[Place, dict[int, Scored]] = field(default_factory=dict)
+
+    def at(self, place: Place) -> list[Scored]:
+        """What it scored there, in the order of seeds."""
+        scored = self.scored.get(place, {})
+        return [scored[seed] for seed in sorted(scored)]
+
+    def agrees(self, other: "Line") -> bool:
+        """Whether both have the same scores and answers wherever they have some, and have some in common."""
+        shared = [
+            (place, one, other.scored[place][seed])
+            for place in self.scored.keys() & other.scored.keys()
+            for seed, one in self.scored[place].items()
+            if seed in other.scored[place]
+        ]
+        return bool(shared) and all(
+            place.value(one) == place.value(two) and one.predicted == two.predicted
+            for place, one, two in shared
+        )
+
+
+def fill(line: Line, results: Sequence[Result]) -> list[Line]:
+    """Put these results into a line; gives lines with their baselines. UserError for two of the same."""
+    beside: dict[str, Line] = {}
+    taken: dict[tuple[Place, int], Result] = {}
+    for result in results:
+        for place in _places(result, result):
+            other = taken.setdefault((place, result.seed), result)
+            if other is not result:
+                raise UserError(f"{result.path}: is of the same as {other.path}; remove the older one")
+            line.scored.setdefault(place, {})[result.seed] = result
+        for key, scored in result.baselines.items():
+            name = ROWS[key].format(streams="+".join(result.streams)) if key in ROWS else key
+            baseline = beside.setdefault(name, Line(name, [line.name], set(), baseline=True))
+            baseline.seeds.add(result.seed)
+            for place in _places(result, scored):
+                baseline.scored.setdefault(place, {})[result.seed] = scored
+    return list(beside.values())
+
+
+def merged(baselines: Sequence[Line]) -> list[Line]:
+    """Those of several runs as one line where they agree, and named after their runs where they do not."""
+    kept: list[Line] = []
+    for line in baselines:
+        same = next((other for other in kept if other.name == line.name and other.agrees(line)), None)
+        if same is None:
+            kept.append(line)
+            continue
+        same.runs += line.runs
+        same.seeds |= line.seeds
+        for place, scored in line.scored.items():
+            same.scored.setdefault(place, {}).update(scored)
+    names = [line.name for line in kept]
+    for line in kept:
+        if names.count(line.name) > 1:
+            line.name += f" of {', '.join(line.runs)}"
+    order = sorted(range(len(kept)), key=lambda number: names.index(names[number]))
+    return [kept[number] for number in order]
+
+
+def places_of(results: Iterable[Result], scores: Sequence[str]) -> list[Place]:
+    """The columns, in order: the first score of every result, or of `scores` those that it has.
+
+    Of a score with several values it is the first, but each where it is named. UserError when results of one
+    store and split are about different test clips.
+    """
+    found: dict[Place, None] = {}
+    first: dict[tuple[str, ...], Result] = {}
+    for result in results:
+        other = first.setdefault((result.store, result.split, _content(result), result.part), result)
+        here, there = (one.clips.get(result.part) for one in (result, other))
+        if here != there:
+            counts = f"{here} {result.part} clips, but {other.path} has {there}"
+            raise UserError(f"{result.path}: has {counts}, of the same store and split; evaluate again")
+        places = list(_places(result, result))
+        if scores:
+            places = [place for place in places if place.score in scores]
+        else:
+            places = sorted(places, key=lambda place: place.score not in _SUMS)[:1]
+        found |= dict.fromkeys(places)
+    return sorted(found, key=_order)
+
+
+def column_names(places: Sequence[Place]) -> list[str]:
+    """What columns are called: the evaluator and the score, and whatever else tells them apart."""
+    several = [what for what in ("store", "split") if len({getattr(place, what) for place in places}) > 1]
+    names = []
+    for place in places:
+        score = COLUMNS[place.score].format(place.key)
+        names.append(", ".join([f"{place.evaluator} {score}", *(getattr(place, what) for what in several)]))
+    labels = list(names)
+    facts = [{"content": _short(place), **leaves(json.loads(place.protocol))} for place in places]
+    for name in set(names):
+        alike = [number for number, other in enumerate(names) if other == name]
+        for number, label in zip(alike, telling_labels([facts[one] for one in alike]), strict=True):
+            labels[number] = ", ".join(part for part in (name, label) if part)
+    return labels
+
+
+def _places(result: Result, scored: Scored) -> Iterator[Place]:
+    protocol = result.protocol | result.more
+    for score, values in scored.scores.items():
+        for key in values:
+            # Which other values were tried too makes no difference to this one.
+            kept = {name: value for name, value in protocol.items() if not key or name != score}
+            place = (result.evaluator, result.store, result.split, _content(result))
+            yield Place(*place, json.dumps(kept, sort_keys=True), score, key)
+
+
+def _content(result: Result) -> str:
+    return result.store_sum or f"{_UNKNOWN} at {result.store_path}"
+
+
+def _short(place: Place) -> str:
+    """What the store held, as its sum begins."""
+    return place.content if place.content.startswith(_UNKNOWN) else place.content[:8]
+
+
+def _order(place: Place) -> tuple[object, ...]:
+    first = _FIRST.index(place.evaluator) if place.evaluator in _FIRST else len(_FIRST)
+    return first, place.evaluator, place.store, place.split, list(COLUMNS).index(place.score)

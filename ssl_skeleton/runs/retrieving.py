@@ -1,0 +1,122 @@
+"""Retrieval by a run's frozen encoders: in the training part of its store, or in a store of its own."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_skeleton.data.store import EVERYTHING, meta_sum, open_store
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.features import WHOLE, Encode, Features, check_labels, labels_of_test
+from ssl_skeleton.evaluation.knn import check_gallery, check_k
+from ssl_skeleton.evaluation.results import score_with_baselines, write_result
+from ssl_skeleton.evaluation.retrieval import retrieval_probe
+from ssl_skeleton.evaluation.scores import Scores
+from ssl_skeleton.runs.probing import about, evaluate, representations
+from ssl_skeleton.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Another store in which a run's queries look, and the class of the run's store that each of its own is.
+
+    `class_of` (classes,) is -1 for those that the run's store does not have.
+    """
+
+    run: Run
+    class_of: NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The classes (G,) of the clips in the gallery, as the run's store counts them."""
+        labels: NDArray[np.int64] = self.class_of[self.run.store.labels[self.run.splits[0].train]]
+        return labels
+
+
+def open_collection(run: Run, store: Path, split: str | None) -> Collection:
+    """The training part of another store; by default of the split that is called as the run's own, or of all.
+
+    Classes are the same when their names are, whatever their case, spaces, underscores and hyphens. UserError
+    when they share none, or when the clips have no labels.
+    """
+    own = run.splits[0].name
+    chosen = split or (own if own in open_store(store).split_names else EVERYTHING)
+    data = run.recipe.data.model_copy(update={"store": str(store), "split": chosen})
+    other = Run(run.folder, run.recipe.model_copy(update={"data": data}))
+    train = other.splits[0].train
+    labels = other.store.labels[train]
+    if labels.min() < 0:
+        raise UserError(f"{store}: split {chosen}: some clips have no label; a gallery needs labels")
+    other.check_body(other.store)
+    class_of = same_classes(other.store.meta.classes, run.store.meta.classes)
+    if (class_of[labels] < 0).all():
+        raise UserError(
+            f"{store}: none of its classes in the gallery ({_some(other.store.meta.classes)}) is one of "
+            f"{run.store.path} ({_some(run.store.meta.classes)}); choose another gallery"
+        )
+    return Collection(other, class_of)
+
+
+def same_classes(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """For each of some classes the place of the wanted one that has its name, -1 where there is none."""
+    places = {_plain(name): place for place, name in reversed(list(enumerate(wanted)))}
+    return np.array([places.get(_plain(name), -1) for name in names], np.int64)
+
+
+def retrieve(run: Run, gallery: Collection | None = None) -> dict[str, Any]:
+    """Score how the test clips find clips of their class in a gallery; the result is written to the run.
+
+    The gallery is the training part, unless it is another one, which is then seen as the run sees clips.
+    """
+    if gallery is None:
+        return evaluate(run, "retrieve")
+    split, config, classes = run.splits[0], run.recipe.evaluation.retrieve, len(run.store.meta.classes)
+    check_labels(run.store.labels, split)
+    other, labels = gallery.run, gallery.labels
+    check_gallery(labels, "retrieval")
+    check_k(config.k, len(labels), "evaluation.retrieve.k")
+
+    def score(encode: Encode) -> Scores:
+        rows_gd = encode(other.splits[0].train, replace(WHOLE, packed=other.packed))
+        features = Features(rows_gd, labels, encode(split.test, WHOLE))
+        return retrieval_probe(features, classes, config)(labels_of_test(run.packed, split))
+
+    result = about(run, f"retrieve_in_{other.store.path.absolute().name}_{other.splits[0].name}", config)
+    result["changed"] = config.model_dump(mode="json", exclude_defaults=True)
+    result["clips"] = {"gallery": len(labels), "test": len(split.test)}
+    result["gallery"] = _about_gallery(gallery, run.store.meta.classes)
+    result |= score_with_baselines(representations(run), score)
+    write_result(run.folder, result)
+    return result
+
+
+def gallery_line(run: Run, gallery: Collection) -> str:
+    """What queries and gallery have in common, in a line."""
+    shared = _about_gallery(gallery, run.store.meta.classes)["shared_classes"]
+    others = int((gallery.labels < 0).sum())
+    more = f"; {others} of its {len(gallery.labels)} clips are of other classes" if others else ""
+    store, split = gallery.run.store, gallery.run.splits[0]
+    return f"gallery {store.path}, split {split.name}: {len(shared)} shared classes ({_some(shared)}){more}"
+
+
+def _about_gallery(gallery: Collection, classes: Sequence[str]) -> dict[str, Any]:
+    store, labels = gallery.run.store, gallery.labels
+    return {
+        "store": store.path.absolute().name,
+        "store_path": str(store.path.resolve()),
+        "store_sum": meta_sum(store.meta.to_tree()),
+        "split": gallery.run.splits[0].name,
+        "shared_classes": [classes[label] for label in np.unique(labels[labels >= 0])],
+    }
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,97 +1,148 @@
 """CML, the contrastive motion learner of CRRL (arXiv 2111.11051, Section III-C): MoCo across streams."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_skeleton import ranks
 from ssl_skeleton.data.clips import Clips
-from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.encoders.base import Encoder
-from ssl_skeleton.encoders.pooling import Pooling, pool_features, pooled_dim, represent
-from ssl_skeleton.errors import UserError
-from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, PretextConfig, Teacher, WantedView
+from ssl_skeleton.encoders.pooling import pool_features, pooled_dim
+from ssl_skeleton.pretext.base import PoseShape, Teacher
+from ssl_skeleton.pretext.cross_view import KEY, CrossView, CrossViewConfig
+from ssl_skeleton.pretext.decoder import DecoderConfig, PooledDecoder
 from ssl_skeleton.pretext.heads import mlp
 from ssl_skeleton.pretext.losses import info_nce, precise
 from ssl_skeleton.pretext.momentum import follow, momentum_twin
 from ssl_skeleton.pretext.queue import KeyQueue
 
-KEY = "key"
 
-
-class ContrastiveMotionConfig(PretextConfig):
+class ContrastiveMotionConfig(CrossViewConfig):
     """The query encoder sees `input`, the momentum encoder sees `key`.
 
-    `key_head: follow` lets the key's head follow by momentum like its encoder (MoCo); `frozen` gives it a
-    random start of its own and leaves it there, as the authors' release does.
+    key_head   `follow` lets the key's head follow by momentum like its encoder (MoCo); `frozen` gives it a
+               random start of its own and leaves it there, as the authors' release does
+    decoder    contrasts behind a decoder, which stands before the head, and follows like the encoder; null
+               contrasts in the encoder's own space
+    queue      how many keys of earlier batches are negatives
+    in_batch   the keys of the other clips of the global batch are negatives too (SimCLR, arXiv 2002.05709);
+               `queue` may be 0 then (MoCo v3, arXiv 2104.02057)
+    positives  so many of a query's negatives, those nearest to it, count as positives (`info_nce`)
+    positives_after  but only after so many steps, since an untrained encoder finds the wrong ones
     """
 
     name: Literal["contrastive_motion"] = "contrastive_motion"
-    key: ViewConfig = ViewConfig(streams=("motion",))
     key_head: Literal["follow", "frozen"] = "follow"
-    pooling: Pooling = "mean"
-    hidden: int = Field(default=512, ge=1)
+    decoder: DecoderConfig | None = None
     outputs: int = Field(default=512, ge=1)
     temperature: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    queue: int = Field(default=64, ge=1)
+    queue: int = Field(default=64, ge=0)
+    in_batch: bool = False
+    positives: int = Field(default=0, ge=0)
+    positives_after: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.queue == 0 and not self.in_batch:
+            raise ValueError("queue: 0 leaves no negatives; set in_batch to true, or give it a size")
+        if self.positives > self.queue:
+            raise ValueError(
+                f"positives: {self.positives}, but the queue has {self.queue} keys to find them in"
+            )
+        return self
 
     def build(
         self, encoder: Encoder, shape: PoseShape, teachers: Mapping[str, Teacher]
     ) -> "ContrastiveMotion":
         """CML around `encoder`; UserError when its twin cannot see the keys."""
-        if len(self.key.streams) != len(self.input.streams):
-            raise UserError(
-                f"{self.name}: key has {len(self.key.streams)} streams, input {len(self.input.streams)}; "
-                "one encoder must fit both"
-            )
-        return ContrastiveMotion(self, encoder)
+        return ContrastiveMotion(self, encoder, shape.size(self.input))
 
 
-class ContrastiveMotion(Pretext):
-    """A clip's query must be nearer to its own key than to the keys of earlier batches."""
+class ContrastiveMotion(CrossView):
+    """A clip's query must be nearer to its own key than to the keys of other clips."""
 
-    def __init__(self, config: ContrastiveMotionConfig, encoder: Encoder) -> None:
-        views = {INPUT: WantedView(config.input, draw=INPUT), KEY: WantedView(config.key, draw=KEY)}
-        super().__init__(encoder, views)
+    steps: Tensor
+
+    def __init__(self, config: ContrastiveMotionConfig, encoder: Encoder, pose: int) -> None:
+        super().__init__(config, encoder)
         self.config = config
-        sizes = (pooled_dim(encoder.dim, config.pooling), config.hidden, config.outputs)
+        dim = pooled_dim(encoder.dim, config.pooling)
+        self.decoder: PooledDecoder | None = None
+        self.key_decoder: PooledDecoder | None = None
+        if config.decoder is not None:
+            self.decoder = PooledDecoder(config.decoder, dim, pose, config.pooling)
+            self.key_decoder = momentum_twin(self.decoder)
+            dim = self.decoder.dim
+        sizes = (dim, config.hidden, config.outputs)
         self.head = mlp(*sizes)
-        self.key_encoder = momentum_twin(encoder)
         self.key_head = momentum_twin(self.head if config.key_head == "follow" else mlp(*sizes))
         self.queue = KeyQueue(config.queue, config.outputs)
-        self._new_keys: list[tuple[Tensor, Tensor]] = []
+        if config.symmetric:  # the keys of either view are negatives of the other's queries
+            self.input_queue = KeyQueue(config.queue, config.outputs)
+        if config.positives:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def losses(self, features_ntd: Tensor, views: Mapping[str, Clips]) -> dict[str, Tensor]:
+    def compare(
+        self, features_ntd: Tensor, views: Mapping[str, Clips], query: str, key: str
+    ) -> dict[str, Tensor]:
         """InfoNCE as `loss`, and how often the own key is the nearest."""
-        pooled_nd = pool_features(features_ntd, views[INPUT], self.config.pooling)
-        query_nd = functional.normalize(precise(self.head(pooled_nd)), dim=1)
-        key_nd = self._keys(views[KEY])
-        loss, accuracy = info_nce(query_nd, key_nd, self.queue.keys_kd, self.config.temperature)
+        query_nd = self._vectors(features_ntd, views[query], self.decoder, self.head)
+        key_nd = self._keys(views[key])
+        queue = self.queue if key == KEY else self.input_queue
+        negatives_kd, counted_nk = queue.keys_kd, None
+        if self.config.in_batch:
+            negatives_kd, counted_nk = _with_batch(negatives_kd, key_nd, views[key].index)
+        loss, accuracy = info_nce(
+            query_nd,
+            key_nd,
+            negatives_kd,
+            self.config.temperature,
+            counted_nk=counted_nk,
+            positives=self._positives(),
+        )
         if self.training:  # a look in between adds none
-            self._new_keys.append((torch.tensor(ranks.places(len(key_nd)), device=key_nd.device), key_nd))
+            queue.note(key_nd)
         return {"loss": loss, "contrast": loss, "contrast_accuracy": accuracy}
 
     def after_step(self) -> None:
-        """Queue the keys of the global batch; the key encoder, and its head if it may, follow.
-
-        They come from all training passes since the last step, on all ranks, and are queued in the order of
-        the batch: so the queue is the same on every rank, and for any number of ranks.
-        """
-        if self._new_keys:
-            places, keys = zip(*self._new_keys, strict=True)
-            order_n = ranks.gather_rows(torch.cat(places)).argsort()
-            self.queue.push(ranks.gather_rows(torch.cat(keys))[order_n])
-            self._new_keys.clear()
-        follow(self.key_encoder, self.encoder, self.config.momentum)
+        """Queue the new keys; the key encoder and its decoder follow, and its head if it may."""
+        self.queue.push_noted()
+        if self.symmetric:
+            self.input_queue.push_noted()
+        if self.config.positives:
+            self.steps += 1
+        super().after_step()
+        if self.decoder is not None and self.key_decoder is not None:
+            follow(self.key_decoder, self.decoder, self.momentum)
         if self.config.key_head == "follow":
-            follow(self.key_head, self.head, self.config.momentum)
+            follow(self.key_head, self.head, self.momentum)
+
+    def _positives(self) -> int:
+        mines = self.config.positives and int(self.steps) >= self.config.positives_after
+        return self.config.positives if mines else 0
 
     @torch.no_grad()
     def _keys(self, clips: Clips) -> Tensor:
-        pooled_nd = represent(self.key_encoder, clips, self.config.pooling)
-        return functional.normalize(precise(self.key_head(pooled_nd)), dim=1)
+        features_ntd = self.key_encoder(clips.x, clips.lengths)
+        return self._vectors(features_ntd, clips, self.key_decoder, self.key_head)
+
+    def _vectors(
+        self, features_ntd: Tensor, clips: Clips, decoder: PooledDecoder | None, head: nn.Module
+    ) -> Tensor:
+        """The unit vectors (N, `outputs`) that are contrasted."""
+        pooled_nd = pool_features(features_ntd, clips, self.config.pooling)
+        if decoder is not None:
+            pooled_nd = decoder(pooled_nd, clips)
+        return functional.normalize(precise(head(pooled_nd)), dim=1)
+
+
+def _with_batch(queued_kd: Tensor, key_nd: Tensor, index_n: Tensor) -> tuple[Tensor, Tensor]:
+    """The queued keys and those of the B clips of the global batch; which are of other clips, (N, K + B)."""
+    others_nb = index_n[:, None] != ranks.gather_rows(index_n)
+    queued_nk = others_nb.new_ones(len(index_n), len(queued_kd))
+    return torch.cat([queued_kd, ranks.gather_rows(key_nd)]), torch.cat([queued_nk, others_nb], dim=1)

@@ -19,16 +19,13 @@ from ssl_skeleton.pretext.base import (
     WantedView,
     refuse_own_input,
 )
-from ssl_skeleton.pretext.contrastive_motion import ContrastiveMotionConfig
 from ssl_skeleton.pretext.heads import mlp
-from ssl_skeleton.pretext.joint import JointConfig
+from ssl_skeleton.pretext.joint import JointConfig, Part
 from ssl_skeleton.pretext.losses import distillation
 from ssl_skeleton.pretext.sequence_reconstructor import SequenceReconstructorConfig
 
 TEACHER = "teacher"
-Student = Annotated[
-    SequenceReconstructorConfig | ContrastiveMotionConfig | JointConfig, Field(discriminator="name")
-]
+Student = Annotated[Part | JointConfig, Field(discriminator="name")]
 
 
 class InformationFuserConfig(PretextConfig):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.encoders.base import Encoder
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.pretext.base import (
     PoseShape,
     Pretext,
@@ -17,13 +18,17 @@ from ssl_skeleton.pretext.base import (
     refuse_own_input,
 )
 from ssl_skeleton.pretext.contrastive_motion import ContrastiveMotionConfig
+from ssl_skeleton.pretext.latent_reconstructor import LatentReconstructorConfig
 from ssl_skeleton.pretext.sequence_reconstructor import SequenceReconstructorConfig
 
-Part = Annotated[SequenceReconstructorConfig | ContrastiveMotionConfig, Field(discriminator="name")]
+Part = Annotated[
+    SequenceReconstructorConfig | ContrastiveMotionConfig | LatentReconstructorConfig,
+    Field(discriminator="name"),
+]
 
 
 class JointConfig(PretextConfig):
-    """The parts see `input` in place of their own; their losses are added with `weights`."""
+    """The parts see `input` in place of their own, and one `key`; their losses are added with `weights`."""
 
     name: Literal["joint"] = "joint"
     parts: tuple[Part, ...] = Field(min_length=2)
@@ -41,7 +46,7 @@ class JointConfig(PretextConfig):
         return self
 
     def build(self, encoder: Encoder, shape: PoseShape, teachers: Mapping[str, Teacher]) -> "Joint":
-        """All parts around one `encoder`."""
+        """All parts around one `encoder`; UserError when they cannot see the same views."""
         parts = [part.model_copy(update={"input": self.input}) for part in self.parts]
         return Joint(encoder, [part.build(encoder, shape, teachers) for part in parts], self.weights)
 
@@ -52,7 +57,11 @@ class Joint(Pretext):
     def __init__(self, encoder: Encoder, parts: list[Pretext], weights: tuple[float, ...]) -> None:
         views: dict[str, WantedView] = {}
         for part in parts:
-            views |= part.views
+            for name, wanted in part.views.items():
+                if views.setdefault(name, wanted) != wanted:
+                    raise UserError(
+                        f"joint: its parts want different views as `{name}`; give all of them the same"
+                    )
         super().__init__(encoder, views)
         self.parts = nn.ModuleList(parts)
         self._weighted = tuple(zip(parts, weights, strict=True))

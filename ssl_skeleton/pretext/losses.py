@@ -1,4 +1,4 @@
-"""The losses of CRRL, as pure functions: means over clips, in float32 or better whatever the features are in.
+"""The losses of pretexts, as pure functions: means over clips, in float32 or better whatever features are in.
 
 So the loss of a batch is the mean of the losses of its clips, however they are shared among ranks.
 """
@@ -21,20 +21,37 @@ def reconstruction(estimate_ntp: Tensor, target_ntp: Tensor, lengths: Tensor) ->
 
 
 def info_nce(
-    query_nd: Tensor, key_nd: Tensor, negatives_kd: Tensor, temperature: float
+    query_nd: Tensor,
+    key_nd: Tensor,
+    negatives_kd: Tensor,
+    temperature: float,
+    *,
+    counted_nk: Tensor | None = None,
+    positives: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE of unit vectors: each query (N, D) against its own key (N, D) and K negatives (K, D).
 
     Returns the mean loss and the share of queries that are nearest to their own key
     (van den Oord et al., arXiv 1807.03748; with a queue: He et al., MoCo, arXiv 1911.05722).
+    `counted_nk`, bool (N, K), says which negatives are there for which query; by default all of them.
+
+    With `positives`, the P negatives nearest to a query (of P or more) count as positives too. So neighbours
+    are mined in CrosSCLR (arXiv 2104.14466) and AimCLR (arXiv 2112.03590). The loss is the mean over the
+    P + 1 positives of the InfoNCE of each among all keys (L_out of SupCon, arXiv 2004.11362, Equation 2).
     """
     query_nd = precise(query_nd)
-    positive_n1 = (query_nd * key_nd).sum(dim=1, keepdim=True)
+    own_n1 = (query_nd * key_nd).sum(dim=1, keepdim=True)
     with torch.autocast(query_nd.device.type, enabled=False):
         negative_nk = query_nd @ negatives_kd.T
-    logits = torch.cat([positive_n1, negative_nk], dim=1) / temperature
-    own = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    return functional.cross_entropy(logits, own), (logits.argmax(dim=1) == 0).float().mean()
+    if counted_nk is not None:
+        negative_nk = negative_nk.masked_fill(~counted_nk, -torch.inf)
+    logits = torch.cat([own_n1, negative_nk], dim=1) / temperature
+    accuracy = (logits.argmax(dim=1) == 0).float().mean()
+    if positives:
+        positive = torch.cat([logits[:, :1], logits[:, 1:].topk(positives).values], dim=1)
+        return (logits.logsumexp(dim=1) - positive.mean(dim=1)).mean(), accuracy
+    first = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    return functional.cross_entropy(logits, first), accuracy
 
 
 def distillation(student_nd: Tensor, teacher_nd: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import pytest
 import torch
 from tiny import PRETEXTS, pretext_task, tiny_store
@@ -32,6 +34,38 @@ def test_the_encoder_runs_once(task):
     task.pretext.encoder.register_forward_hook(lambda *_: calls.append(1))
     task.pretext(draw_views(task, BATCH, 0, 0))
     assert len(calls) == 1
+
+
+SEEN = {"streams": ["joint"], "augment": {"crop": 0.5}}
+PREDICT = {"name": "latent_reconstructor", "hidden": 8}
+
+
+def joint_of(store, *parts):
+    tree = {"name": "joint", "parts": parts, "weights": [1.0, 0.5, 0.25][: len(parts)]}
+    with mock.patch.dict(PRETEXTS, {"this": tree}):
+        return pretext_task("this", store)
+
+
+@torch.no_grad()
+def test_it_takes_every_kind_of_part(tmp_path):
+    """Those that look across views share the other view, and each has a momentum encoder of its own."""
+    task = joint_of(
+        tiny_store(tmp_path / "store"), PARTS[0], {**PARTS[1], "key": SEEN}, {**PREDICT, "key": SEEN}
+    )
+    views = draw_views(task, BATCH, 0, 0)
+    assert views.keys() == {"input", "key"}
+    joint = task.pretext.eval()
+    parts = joint(views)
+    each = [part(views)["loss"] for part in joint.parts]
+    torch.testing.assert_close(parts["loss"], each[0] + 0.5 * each[1] + 0.25 * each[2])
+    assert parts.keys() >= {"reconstruct", "contrast", "reconstruct_latent"}
+    assert len({id(part.key_encoder) for part in joint.parts[1:]}) == 2
+
+
+def test_two_keys_are_refused(tmp_path):
+    """One of them would go unseen."""
+    with pytest.raises(UserError, match="different views as `key`"):
+        joint_of(tiny_store(tmp_path / "store"), PARTS[1], {**PREDICT, "key": SEEN})
 
 
 def test_every_part_has_its_own_step(task):

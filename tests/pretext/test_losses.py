@@ -71,6 +71,37 @@ def test_info_nce(clips, negatives, temperature, seed):
     assert accuracy.item() == pytest.approx(expected[1])
 
 
+def contrast_by_loops(queries, keys, negatives, counted, positives) -> float:
+    """With a temperature of 1/2."""
+    losses = []
+    for query, key, here in zip(queries, keys, counted, strict=True):
+        there = [negative for negative, is_here in zip(negatives, here, strict=True) if is_here]
+        ordered = sorted((math.exp(2 * dot(query, negative)) for negative in there), reverse=True)
+        own = math.exp(2 * dot(query, key))
+        each = [math.log((own + sum(ordered)) / positive) for positive in [own, *ordered[:positives]]]
+        losses.append(sum(each) / len(each))
+    return sum(losses) / len(losses)
+
+
+@settings(max_examples=30, deadline=None)
+@given(clips=st.integers(1, 4), negatives=st.integers(1, 5), data=st.data(), seed=seeds)
+def test_info_nce_of_some_negatives_and_mined_positives(clips, negatives, data, seed):
+    query, key, queue = (
+        units(rows, 4, seed=3 * seed + part) for part, rows in enumerate((clips, clips, negatives))
+    )
+    rows = st.lists(st.booleans(), min_size=negatives, max_size=negatives)
+    counted = data.draw(st.lists(rows, min_size=clips, max_size=clips))
+    positives = data.draw(st.integers(0, min(map(sum, counted))))
+    query.requires_grad_()
+
+    def loss(x_nd):
+        return info_nce(x_nd, key, queue, 0.5, counted_nk=torch.tensor(counted), positives=positives)[0]
+
+    expected = contrast_by_loops(query.tolist(), key.tolist(), queue.tolist(), counted, positives)
+    assert loss(query).item() == pytest.approx(expected, rel=1e-7, abs=1e-12)
+    assert torch.autograd.gradcheck(loss, query)
+
+
 def test_info_nce_at_its_ends():
     query = units(3, 4)
     assert info_nce(query, query, -query[:1].expand(2, 4), 1e-3)[1] == 1

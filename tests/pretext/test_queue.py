@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_skeleton import ranks
 from ssl_skeleton.pretext.queue import KeyQueue
 
 
@@ -24,6 +25,26 @@ def test_first_in_first_out(size, batches):
         queue.push(keys_nd)
         model.extend(keys_nd.tolist())
         assert in_order(queue) == list(model)
+
+
+def test_noted_keys_are_pushed_once_and_in_the_order_of_the_batch():
+    queue, keys_nd = KeyQueue(5, 2), torch.arange(6.0).reshape(3, 2)
+    before = queue.keys_kd.clone()
+    for places in (range(0, 3, 2), range(1, 3, 2)):
+        with ranks.holding(places):
+            queue.note(keys_nd[places])
+    assert torch.equal(queue.keys_kd, before)
+    for _ in range(2):
+        queue.push_noted()
+        assert queue.oldest == 3
+        assert torch.equal(queue.keys_kd[:3], keys_nd)
+
+
+def test_a_queue_may_hold_nothing():
+    queue = KeyQueue(0, 2)
+    queue.note(torch.ones(3, 2))
+    queue.push_noted()
+    assert queue.keys_kd.shape == (0, 2)
 
 
 def test_it_starts_with_unit_vectors_and_is_state():

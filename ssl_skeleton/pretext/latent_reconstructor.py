@@ -1,0 +1,66 @@
+"""Reconstruction in latent space: one view's features are predicted from another's (BYOL, arXiv 2006.07733).
+
+The corner of reconstruction without a decoder, where methods are told apart by how they learn and in which
+space (Ben Tanfous et al., How and What to Learn, WACV 2022).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from ssl_skeleton.data.clips import Clips
+from ssl_skeleton.encoders.base import Encoder
+from ssl_skeleton.encoders.pooling import pool_features, pooled_dim, represent
+from ssl_skeleton.pretext.base import PoseShape, Teacher
+from ssl_skeleton.pretext.cross_view import CrossView, CrossViewConfig
+from ssl_skeleton.pretext.heads import mlp
+from ssl_skeleton.pretext.losses import distillation, precise
+
+
+class LatentReconstructorConfig(CrossViewConfig):
+    """The target are the momentum encoder's pooled features themselves, without BYOL's projection.
+
+    BYOL's `momentum` grows from 0.996 to 1; here it stays as it is.
+    """
+
+    name: Literal["latent_reconstructor"] = "latent_reconstructor"
+    momentum: float = Field(default=0.996, ge=0, lt=1)
+
+    def build(
+        self, encoder: Encoder, shape: PoseShape, teachers: Mapping[str, Teacher]
+    ) -> "LatentReconstructor":
+        """The predictor around `encoder`; UserError when its twin cannot see the keys."""
+        return LatentReconstructor(self, encoder)
+
+
+class LatentReconstructor(CrossView):
+    """loss = |MLP(query) - key|^2 of both at length 1, which is 2 - 2 cos (BYOL, Equation 2).
+
+    There are no negatives: that all clips become one point is kept off by the predictor, which the key's
+    side lacks, and by the key encoder's slowness.
+    """
+
+    def __init__(self, config: LatentReconstructorConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.pooling = config.pooling
+        dim = pooled_dim(encoder.dim, config.pooling)
+        self.head = mlp(dim, config.hidden, dim)
+
+    def compare(
+        self, features_ntd: Tensor, views: Mapping[str, Clips], query: str, key: str
+    ) -> dict[str, Tensor]:
+        """The squared distance of prediction and target, averaged over clips, from 0 to 4."""
+        with torch.no_grad():
+            target_nd = _unit(represent(self.key_encoder, views[key], self.pooling))
+        loss = distillation(
+            _unit(self.head(pool_features(features_ntd, views[query], self.pooling))), target_nd
+        )
+        return {"loss": loss, "reconstruct_latent": loss}
+
+
+def _unit(x_nd: Tensor) -> Tensor:
+    return functional.normalize(precise(x_nd), dim=1)

@@ -16,30 +16,25 @@ weights, each in both types. Rounds alternate between all that is compared, and 
 found within single rounds. The losses are those of a few steps without dropout, whose random numbers differ.
 """
 
-import argparse
 import math
-import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import measuring_parser, write_results
 from pydantic import TypeAdapter
 from steps import BODIES, CHANNELS, LAYOUT, Training, forward, make_clips, square_product, time_in_turns
 from textbook import Textbook, ctr_gcn_textbook, st_gcn_textbook
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_skeleton.cli import count
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gcn import GraphEncoder
-from ssl_skeleton.environment import describe_environment
-from ssl_skeleton.files import write_json
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -231,14 +226,8 @@ def describe_comparison(found: Comparison, sizes: Sizes) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measuring_parser(__doc__, FULL.rounds)
     parser.add_argument("--only", nargs="+", choices=ENCODERS, default=list(ENCODERS), metavar="NAME")
-    parser.add_argument("--rounds", type=count, metavar="N", help=f"instead of {FULL.rounds}")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     sizes = QUICK if given.quick else FULL
@@ -253,11 +242,8 @@ def main(arguments: Sequence[str]) -> None:
         if name in TEXTBOOKS:
             comparisons.append(compare(name, sizes))
             print(f"\n{describe_comparison(comparisons[-1], sizes)}", flush=True)
-    if given.out:
-        environment = {**describe_environment(torch.device("cpu")), "cores": os.cpu_count()}
-        results = {"environment": environment, "sizes": asdict(sizes)}
-        tables = {"rows": [*map(asdict, rows)], "comparisons": [*map(asdict, comparisons)]}
-        write_json(given.out, results | tables)
+    tables = {"rows": [*map(asdict, rows)], "comparisons": [*map(asdict, comparisons)]}
+    write_results(given.out, {"sizes": asdict(sizes)} | tables)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from killing import SIGNALS, Kill, Struck, differences, draw_kills, recipe, start, torment, write_recipe
+from forks import start
+from killing import SIGNALS, Kill, Struck, draw_kills, recipe, torment, write_recipe
+from same_runs import differences
 from walks import write_walks
 
 from ssl_skeleton.cli import count

@@ -15,29 +15,24 @@ scikit-learn's answers, `recall` that of the true neighbours. A large graph is b
 round of its own, whose ratio is to the others' median.
 """
 
-import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
+from measuring import measuring_parser, write_results
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_limits
 
-from ssl_skeleton.cli import count
-from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.knn import KnnConfig, answers
 from ssl_skeleton.evaluation.neighbours.gallery import Gallery, Neighbours, recall
 from ssl_skeleton.evaluation.neighbours.indexes import EXACT, AnyIndex, HnswConfig, IvfConfig
-from ssl_skeleton.files import write_json
 
 CLASSES, SPREAD = 60, 1.5
 CONFIG = KnnConfig(k=(20,), weights="distance")
@@ -179,13 +174,7 @@ def titles() -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=count, metavar="N", help=f"instead of {FULL.rounds}")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
+    parser = measuring_parser(__doc__, FULL.rounds)
     given = parser.parse_args(arguments)
     sizes = QUICK if given.quick else FULL
     sizes = replace(sizes, rounds=given.rounds or sizes.rounds)
@@ -195,12 +184,7 @@ def main(arguments: Sequence[str]) -> None:
     with threadpool_limits(given.threads):
         rows = measure(make_features(sizes), sizes.rounds)
     print("\n".join([titles(), *map(describe, rows)]), flush=True)
-    if given.out:
-        environment = {**describe_environment(torch.device("cpu")), "cores": os.cpu_count()}
-        write_json(
-            given.out,
-            {"environment": environment, "sizes": asdict(sizes), "rows": [asdict(row) for row in rows]},
-        )
+    write_results(given.out, {"sizes": asdict(sizes), "rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

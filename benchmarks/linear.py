@@ -16,8 +16,6 @@ Then the default protocol, `tuned`, on made-up features: five rates are tried, a
 products, measured in the same rounds.
 """
 
-import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import measuring_parser, write_results
 from pretrain import quartiles
 from steps import square_product, time_in_turns
 from torch import Tensor, nn
@@ -40,7 +39,6 @@ from ssl_skeleton.cli import count
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.views.view import make_view
 from ssl_skeleton.encoders.pooling import pooled_dim, represent
-from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.evaluation.features import (
     Features,
     calibrate_norms,
@@ -49,7 +47,6 @@ from ssl_skeleton.evaluation.features import (
     split_features,
 )
 from ssl_skeleton.evaluation.linear import LinearConfig, PublishedConfig, linear_probe
-from ssl_skeleton.files import write_json
 from ssl_skeleton.recipe import load_recipe
 from ssl_skeleton.runs.probing import sources
 from ssl_skeleton.runs.run import Run
@@ -197,19 +194,13 @@ def alone(clips: int, dim: int, classes: int, sizes: Sizes) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measuring_parser(__doc__, FULL.rounds)
     parser.add_argument("--store", type=Path, metavar="FOLDER", help="clips of it instead of random walks")
     parser.add_argument("--clips", type=count, metavar="N", help=f"walks to train on, not {FULL.train}")
     parser.add_argument("--split", default="cross_view", help="of the store (%(default)s)")
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default="crrl", help="beside the usual (%(default)s)"
     )
-    parser.add_argument("--rounds", type=count, metavar="N", help=f"instead of {FULL.rounds}")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     sizes = QUICK if given.quick else FULL
@@ -235,9 +226,7 @@ def main(arguments: Sequence[str]) -> None:
         seconds, floor = row["seconds"][0], row["floor"]
         print(f"{clips:>8}{dim:>10}{classes:>9}{seconds:>10.2f}{floor:>9.2f}", flush=True)
         rows.append(row)
-    if given.out:
-        environment = {**describe_environment(torch.device("cpu")), "cores": os.cpu_count()}
-        write_json(given.out, {"environment": environment, "usual": found, "made_up": rows})
+    write_results(given.out, {"usual": found, "made_up": rows})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ dropout, beside torch's own GRU on the very same views; and the memory that is h
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -36,14 +35,13 @@ import torch
 from crrl import FORMS, OWN, RECIPES, USUAL, OurTraining, Work
 from curves import Curves, of_precisions, of_recurrences
 from held import alone, held, held_after_epochs
+from measuring import measuring_parser, write_results
 from phases import PHASES, Phases
 from steps import square_product, time_in_turns
 from usual import JOINTS, SPACE
 from walks import TRAINING, nw_ucla_lengths, write_walks
 
 from ssl_skeleton.cli import count
-from ssl_skeleton.environment import describe_environment
-from ssl_skeleton.files import write_json
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PARTS = ("speed", "memory", "curves", "epochs")
@@ -208,18 +206,12 @@ def measure(work: Work, given: argparse.Namespace, sizes: Sizes) -> dict[str, li
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measuring_parser(__doc__, FULL.rounds)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="PRETEXT")
     parser.add_argument("--batch", nargs="+", type=count, default=[32, 64], metavar="N", help="(32 64)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
     parser.add_argument("--own", action="store_true", help=f"measure `{OWN}` too")
-    parser.add_argument("--rounds", type=count, metavar="N", help=f"instead of {FULL.rounds}")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     sizes = QUICK if given.quick else FULL
@@ -232,9 +224,7 @@ def main(arguments: Sequence[str]) -> None:
             work = Work(name, store.path, given.device, small=given.quick)
             for what, found in measure(work, given, sizes).items():
                 results[what] += found
-    if given.out:
-        environment = {**describe_environment(torch.device(given.device)), "cores": os.cpu_count()}
-        write_json(given.out, {"environment": environment, "sizes": asdict(sizes)} | results)
+    write_results(given.out, {"sizes": asdict(sizes)} | results, given.device)
 
 
 if __name__ == "__main__":

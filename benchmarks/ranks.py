@@ -26,12 +26,12 @@ from pathlib import Path
 
 import torch
 from crrl import RECIPES, OurTraining, Work
+from measuring import write_results
 from torch.profiler import ProfilerActivity, profile
 from walks import TRAINING, nw_ucla_lengths, write_walks
 
 from ssl_skeleton import ranks
 from ssl_skeleton.cli import count
-from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.files import write_json
 
 
@@ -210,10 +210,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"{name}, batch {batch}: two ranks {told}", flush=True)
                 rows += found
                 summaries.append(summary)
-    if given.out:
-        environment = {**describe_environment(torch.device("cpu")), "cores": os.cpu_count()}
-        tables = {"rows": [*map(asdict, rows)], "summaries": [*map(asdict, summaries)]}
-        write_json(given.out, {"environment": environment} | tables)
+    write_results(given.out, {"rows": [*map(asdict, rows)], "summaries": [*map(asdict, summaries)]})
 
 
 if __name__ == "__main__":

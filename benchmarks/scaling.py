@@ -11,8 +11,6 @@ are in the page cache, so that no disk is measured. The exponents are the slopes
 logarithms: 1 where the time is in proportion, 0 where it does not depend.
 """
 
-import argparse
-import os
 import sys
 import tempfile
 import time
@@ -26,13 +24,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from measuring import measuring_parser, write_results
 from memory import resident, trim
 from walks import write_walks
 
 from ssl_skeleton.cli import count
 from ssl_skeleton.data.store import open_store
-from ssl_skeleton.environment import describe_environment
-from ssl_skeleton.files import write_atomically, write_json
+from ssl_skeleton.files import write_atomically
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.batches import batches, epoch_order
@@ -258,14 +256,9 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float], number: int, label
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print the table and the exponents."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = measuring_parser(__doc__)
     parser.add_argument("--clips", type=count, nargs="+", metavar="N", help=f"instead of {FULL.clips}")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the curves, as PNG")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     sizes = QUICK if given.quick else FULL
@@ -279,12 +272,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"exponent of {what}: {value:.2f}")
     if given.figure:
         draw(given.figure, clips, frames, found)
-    if given.out:
-        environment = {**describe_environment(torch.device("cpu")), "cores": os.cpu_count()}
-        tables = {"clips": [*map(asdict, clips)], "frames": [*map(asdict, frames)]}
-        write_json(
-            given.out, {"environment": environment, "sizes": asdict(sizes), "exponents": found} | tables
-        )
+    tables = {"clips": [*map(asdict, clips)], "frames": [*map(asdict, frames)]}
+    write_results(given.out, {"sizes": asdict(sizes), "exponents": found} | tables)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """A small YAML file in which people say what recordings of their own are (docs/own_data.md)."""
 
-import csv
 import hashlib
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,18 +12,20 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from ssl_skeleton.config import Config, read_yaml
-from ssl_skeleton.data.parsing.table import delimiter_of
+from ssl_skeleton.data.readers.labels import (
+    MOST_LETTERS,
+    Labels,
+    name_pattern,
+    read_labels,
+    resolve,
+    shortened,
+    take_apart,
+)
 from ssl_skeleton.data.splits import SplitName, SplitRule
 from ssl_skeleton.data.store import EVERYTHING
 from ssl_skeleton.errors import UserError, nearest
 from ssl_skeleton.skeleton.layout import Layout, find_layout, layout_names
 
-_NUMBERS = ("subject", "camera", "setup", "repetition")
-_KEYS = ("label", *_NUMBERS)
-_MOST_BYTES = 1 << 27
-# Bounds on the time that a name may take to be read by a pattern.
-MOST_LETTERS = 300
-_MOST_ANYTHING = 3
 Axes = tuple[str, str, str]
 Kind = Literal["world", "image"]
 RECORDED_AXES: Axes = ("x", "y", "z")
@@ -94,20 +94,8 @@ class AboutConfig(Config):
         if self.labels is not None and self.names is not None:
             raise ValueError("labels and names: give one of them")
         if self.names is not None:
-            _name_pattern(self.names)
+            name_pattern(self.names)
         return self
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Class names in label order, and what is known of clips: name -> column of clips.csv -> value."""
-
-    classes: tuple[str, ...] = ()
-    columns: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def of(self, clip: str) -> Mapping[str, int]:
-        """The known columns of a clip; none for a clip that nothing is said of."""
-        return self.columns.get(clip, {})
 
 
 @dataclass(frozen=True)
@@ -178,16 +166,17 @@ class About:
         """
         config, clips = self.config, list(clips)
         if self.labels_file is not None:
-            found = self._read_labels(self.labels_file)
+            found = read_labels(self.labels_file, self.path)
             if clips and not any(clip in found for clip in clips):
                 clip = next(iter(found), "")
                 raise UserError(
                     f"{self.labels_file}: names no clip that is there; its first is '{shortened(clip)}', "
                     f"{nearest(clip[:MOST_LETTERS], [there[:MOST_LETTERS] for there in clips[:100]])}"
                 )
-            return self._resolve(found, self.labels_file.name)
+            return resolve(found, config.classes, f"{self.path}: {self.labels_file.name}")
         if config.names is not None:
-            return self._resolve(self._take_apart(clips, config.names), "names")
+            found = take_apart(clips, config.names, self.path)
+            return resolve(found, config.classes, f"{self.path}: names")
         return Labels(config.classes)
 
     def to_metres(self, x_tvc: NDArray[np.float32], usual: Axes = RECORDED_AXES) -> NDArray[np.float32]:
@@ -202,112 +191,9 @@ class About:
             moved: NDArray[np.float32] = x_tvc[..., order] * (sign * self.config.unit).astype(np.float32)
         return moved + np.float32(0)  # a missing joint is 0, not -0
 
-    def _take_apart(self, clips: Iterable[str], pattern: str) -> dict[str, dict[str, str]]:
-        expression = _name_pattern(pattern)
-        found = {}
-        for clip in clips:
-            if len(clip) > MOST_LETTERS:
-                continue  # reading it will say so
-            match = expression.fullmatch(clip)
-            if match is None:
-                raise UserError(
-                    f"{self.path}: names: clip '{shortened(clip)}' does not read '{pattern}' "
-                    "(is this the right format and folder?)"
-                )
-            found[clip] = match.groupdict()
-        return found
-
-    def _read_labels(self, path: Path) -> dict[str, dict[str, str]]:
-        try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise UserError(f"{path}: more than the {_MOST_BYTES} bytes that a list of labels may have")
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                text = file.read()
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file, though {self.path.name} names it as labels") from None
-        except (OSError, ValueError, csv.Error) as error:  # not UTF-8, a name with a zero byte
-            raise UserError(f"{path}: cannot be read as CSV ({error})") from None
-        header = _labels_header(path, rows)
-        found: dict[str, dict[str, str]] = {}
-        for number, row in enumerate(rows[1:], 2):
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                raise UserError(f"{path}: line {number} has {len(row)} cells, not {len(header)}")
-            cells = {key: cell.strip() for key, cell in zip(header, row, strict=True)}
-            clip = cells.pop("clip")
-            if clip in found:
-                raise UserError(f"{path}: line {number}: clip '{shortened(clip)}' stands twice")
-            found[clip] = cells
-        return found
-
-    def _resolve(self, found: Mapping[str, Mapping[str, str]], where: str) -> Labels:
-        """Turn texts into labels and numbers; an empty cell is unknown."""
-        names = {cells["label"] for cells in found.values() if cells.get("label")}
-        classes = self.config.classes or tuple(sorted(names))
-        place = {name: label for label, name in enumerate(classes)}
-        columns: dict[str, dict[str, int]] = {}
-        for clip, cells in found.items():
-            columns[clip] = {}
-            for key, text in cells.items():
-                said = f"{self.path}: {where}: clip '{shortened(clip)}'"
-                if text and key == "label" and text not in place:
-                    hint = nearest(text[:MOST_LETTERS], classes)
-                    raise UserError(f"{said} has the label '{shortened(text)}'; {hint}")
-                if text and key != "label" and not (text.isdecimal() and len(text) < 10):
-                    raise UserError(
-                        f"{said}: {key} '{shortened(text)}' is no whole number, "
-                        f"as {', '.join(_NUMBERS)} must be (1, not P01)"
-                    )
-                if text:
-                    columns[clip][key] = place[text] if key == "label" else int(text)
-        return Labels(classes, columns)
-
-
-def shortened(text: str) -> str:
-    """A text as a message quotes it."""
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that is too long
         return False
-
-
-def _labels_header(path: Path, rows: Sequence[Sequence[str]]) -> list[str]:
-    """The columns of a labels file; UserError when one is unknown, stands twice, or `clip` is missing."""
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "clip" not in header:
-        raise UserError(f"{path}: the first line names no column 'clip'; it reads clip,label,subject,...")
-    for name in header:
-        if name not in ("clip", *_KEYS):
-            raise UserError(f"{path}: unknown column '{name}'; {nearest(name, ('clip', *_KEYS))}")
-        if header.count(name) > 1:
-            raise UserError(f"{path}: column '{name}' stands twice")
-    return header
-
-
-def _name_pattern(text: str) -> re.Pattern[str]:
-    """The regular expression of a pattern such as "{label}_s{subject}"."""
-    texts, parts = re.split(r"\{\w*\}", text), re.findall(r"\{(\w*)\}", text)
-    anything = [part in ("", "label") for part in parts]
-    if any(
-        not between and before and after
-        for between, before, after in zip(texts[1:], anything, anything[1:], strict=False)
-    ):
-        raise ValueError("names: two parts that stand for any text need something between them")
-    if sum(anything) > _MOST_ANYTHING:
-        raise ValueError(f"names: more than {_MOST_ANYTHING} parts stand for any text")
-    expression = re.escape(texts[0])
-    for part, following in zip(parts, texts[1:], strict=True):
-        if part not in ("", *_KEYS):
-            raise ValueError(f"names: unknown part '{part}'; {nearest(part, _KEYS)}")
-        group = {"": ".*?", "label": "(?P<label>.+?)"}.get(part, rf"(?P<{part}>\d+)")
-        expression += group + re.escape(following)
-    try:
-        return re.compile(expression, re.ASCII)
-    except re.error:
-        raise ValueError("names: a part stands twice") from None

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.readers.about import MOST_LETTERS, RECORDED_AXES, About, Axes, Kind, shortened
+from ssl_skeleton.data.readers.about import RECORDED_AXES, About, Axes, Kind
 from ssl_skeleton.data.readers.base import Reader
+from ssl_skeleton.data.readers.labels import MOST_LETTERS, shortened
 from ssl_skeleton.data.recording import IMAGE, METRES, Facts, Recording, Track, check_coordinates
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip, UserError

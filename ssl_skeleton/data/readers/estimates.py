@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.readers.about import shortened
 from ssl_skeleton.data.readers.described import check_room, seen_part
+from ssl_skeleton.data.readers.labels import shortened
 from ssl_skeleton.data.recording import Track
 from ssl_skeleton.errors import DamagedClip
 

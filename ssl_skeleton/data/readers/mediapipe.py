@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.table import clip_names, joint_places, read_table
-from ssl_skeleton.data.readers.about import About, shortened
+from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import (
     Described,
@@ -32,6 +32,7 @@ from ssl_skeleton.data.readers.described import (
     seen_part,
 )
 from ssl_skeleton.data.readers.estimates import frame_number, numbers, parse_json
+from ssl_skeleton.data.readers.labels import shortened
 from ssl_skeleton.data.readers.tables import table_clips
 from ssl_skeleton.data.recording import Recording
 from ssl_skeleton.data.source import Entry, Source

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.rows import seen_tracks
-from ssl_skeleton.data.readers.about import About, Labels
+from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Reader
 from ssl_skeleton.data.readers.described import check_span
+from ssl_skeleton.data.readers.labels import Labels
 from ssl_skeleton.data.recording import Facts, Recording, check_coordinates
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import UserError

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ssl_skeleton.data.readers.about import About, shortened
+from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import Described, check_gaps, needed
 from ssl_skeleton.data.readers.estimates import Pose, follow, numbers, parse_json, strongest
+from ssl_skeleton.data.readers.labels import shortened
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip, UserError
 from ssl_skeleton.skeleton.layout import Layout, load_layout

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.arrays import Array, npz_names, read_npy, read_npz
 from ssl_skeleton.data.parsing.table import clip_names, joint_places, read_table
-from ssl_skeleton.data.readers.about import About, shortened
+from ssl_skeleton.data.readers.about import About
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import (
     Described,
@@ -26,6 +26,7 @@ from ssl_skeleton.data.readers.described import (
     recordings_in,
     seen_part,
 )
+from ssl_skeleton.data.readers.labels import shortened
 from ssl_skeleton.data.readers.tables import table_clips
 from ssl_skeleton.data.source import Entry, Source
 from ssl_skeleton.errors import DamagedClip

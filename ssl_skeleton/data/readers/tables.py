@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.data.parsing.table import Table
-from ssl_skeleton.data.readers.about import shortened
 from ssl_skeleton.data.readers.base import Outcome
 from ssl_skeleton.data.readers.described import Described, check_gaps, check_room, seen_part
+from ssl_skeleton.data.readers.labels import shortened
 from ssl_skeleton.data.recording import Track
 from ssl_skeleton.errors import DamagedClip
 

@@ -1,89 +1,123 @@
-"""Run recipes over several seeds; write every score to results.json and their table into README.md.
+"""Run recipes, and named changes of one, over several seeds; write all scores and their tables.
 
     python experiments/run_seeds.py experiments/nw_ucla --seeds 0 1 2 configs/crrl_nw_ucla.yaml
+    python experiments/run_seeds.py experiments/queue --rows experiments/queue/plan.yaml --jobs 2
 
-The first argument is the experiment's folder. Runs that are there already are used again; scores of recipes
-that are not named this time stay in results.json. Everything is of the last epoch.
+The first argument is the experiment's folder: all scores go to its results.json, their tables into README.md.
+Runs that are there already are used again; scores of rows that are not named this time stay. Everything is of
+the last epoch. The rows of a plan are tested on its final_split. More in docs/experiments.md.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl_skeleton.cli import run_command
-from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.comparison.tables import Cell, Grid, markdown_grid, percent
-from ssl_skeleton.files import read_json, write_json, write_text
-from ssl_skeleton.recipe import load_recipe
-from ssl_skeleton.runs.probing import evaluate
-from ssl_skeleton.runs.run import Run
+from plans import Plan, read_plan
+from scoreboard import score_tables
+from trials import EVALUATORS, Entry, Trial, run_trials
 
-EVALUATORS: tuple[str, ...] = ("linear", "knn")
-KEPT = ("evaluator", "store", "split", "protocol", "epoch", "seed", "top1", "top5", "k", "per_class")
+from ssl_skeleton.cli import count, run_command
+from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.comparison.tables import as_markdown
+from ssl_skeleton.files import locked, read_json, write_json, write_text
+
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse the arguments, run what is missing, write the table."""
+    """Parse the arguments, run what is missing, write the tables."""
+    given = _parser().parse_intermixed_args(arguments)
+    readmes = (given.experiment / "README.md", *given.also)
+    for readme in readmes:
+        parts_of(readme)
+    plan = read_plan(given.rows) if given.rows else None
+    seeds = given.seeds or (plan.seeds if plan else (0, 1, 2))
+    evaluators = given.evaluators or (plan.evaluators if plan else ("linear", "knn"))
+    rows = _rows(given.configs, plan, given.experiment.absolute().name)
+    trials = {
+        given.runs / f"{name}_seed{seed}": replace(trial, seed=seed)
+        for name, trial in rows.items()
+        for seed in seeds
+    }
+    failed = []
+    with locked(given.experiment):
+        results = read_results(given.experiment)
+        results |= {trial.row: results.get(trial.row, {}) for trial in rows.values()}  # in the order given
+
+        def done(trial: Trial, entry: Entry) -> None:
+            print(f"{trial.row}, seed {trial.seed}: {entry.get('error', 'done')}", flush=True)
+            if "error" in entry:
+                failed.append(trial)
+            else:
+                add(results, trial, entry)
+                write_json(given.experiment / "results.json", _found(results))
+
+        run_trials(trials, evaluators, given.jobs, done)
+        tables = markdown_tables(_found(results))
+        for readme in readmes:
+            before, after = parts_of(readme)
+            write_text(readme, f"{before}{BEGIN}\n{tables}\n{END}{after}")
+    print(tables)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(trials)} trials failed; started again, they are tried again")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", type=Path, help="the experiment's folder")
     parser.add_argument("configs", type=Path, nargs="*", help="recipes to run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=Path, metavar="PLAN", help="run the named rows of a plan, too")
+    parser.add_argument("--seeds", type=int, nargs="+", help="those of the plan, or 0 1 2")
+    parser.add_argument(
+        "--evaluators", nargs="+", choices=EVALUATORS, help="those of the plan, or linear knn"
+    )
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="more files with the table's marks")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    given = parser.parse_intermixed_args(arguments)
-    path = given.experiment / "results.json"
-    results: dict[str, Any] = read_json(path) if path.exists() else {}
-    readmes = (given.experiment / "README.md", *given.also)
-    for readme in readmes:
-        parts_of(readme)
-    for config in given.configs:
-        for seed in given.seeds:
-            results.setdefault(config.stem, {})[str(seed)] = run_once(config, seed, given.runs)
-            write_json(path, results)
-    table = markdown_table(results)
-    for readme in readmes:
-        before, after = parts_of(readme)
-        write_text(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
-    print(table)
+    parser.add_argument("--jobs", type=count, default=1, help="trials at once, which share the cores")
+    return parser
 
 
-def run_once(config: Path, seed: int, runs: Path) -> dict[str, Any]:
-    """Train and score one recipe with one seed."""
-    name = f"{config.stem}_seed{seed}"
-    recipe = load_recipe(config, [f"name={name}", f"seed={seed}"])
-    run = Run.start(recipe, runs / name, resume=True)
-    print(f"{name} ...", flush=True)
-    run.pretrain()
-    minutes = sum(json.loads(line)["seconds"] for line in (run.folder / "log.jsonl").open()) / 60
-    scores = {evaluator: kept(evaluate(run, evaluator)) for evaluator in EVALUATORS}
-    return {"minutes": round(minutes, 1), "environment": read_json(run.folder / "environment.json"), **scores}
+def _rows(configs: Sequence[Path], plan: Plan | None, experiment: str) -> dict[str, Trial]:
+    """What is run with every seed, by what its run folders' names begin with."""
+    rows = {config.stem: Trial(config.stem, config, (), 0) for config in configs}
+    if plan is None:
+        return rows
+    if not plan.rows:
+        raise UserError("rows: the plan has none; a grid and random draws are for sweep.py")
+    tested = (f"data.split={plan.final_split}",) if plan.final_split else ()
+    named = {row: plan.trial(row, (*change, *tested), 0) for row, change in plan.rows.items()}
+    return rows | {f"{experiment}_{row}": trial for row, trial in named.items()}
 
 
-def kept(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without its confusion matrices, which stay in the run folder."""
-    baselines = {name: {"top1": scores["top1"]} for name, scores in result["baselines"].items()}
-    return {name: result[name] for name in KEPT if name in result} | {"baselines": baselines}
+def read_results(experiment: Path) -> dict[str, dict[str, Entry]]:
+    """The entries of results.json by row and seed; none before there is one."""
+    path = experiment / "results.json"
+    results: dict[str, dict[str, Entry]] = read_json(path) if path.exists() else {}
+    return results
 
 
-def markdown_table(results: dict[str, Any]) -> str:
-    """A row a recipe: top-1 in % of the representation and its baselines, mean and deviation over seeds."""
-    head = ["recipe", "seeds"]
-    head += [f"{score}{of}" for score in ("linear", "1-NN") for of in ("", ", untrained", ", raw")]
-    rows = []
-    for name, by_seed in sorted(results.items()):
-        row = [name, ", ".join(sorted(by_seed, key=int))]
-        for evaluator in EVALUATORS:
-            found = [scores[evaluator] for scores in by_seed.values()]
-            beside = [[scores["baselines"][what] for scores in found] for what in ("untrained", "raw")]
-            row += [percent(Cell(tuple(scores["top1"] for scores in each))) for each in (found, *beside)]
-        rows.append(row)
-    return markdown_grid(Grid(head, rows))
+def _found(results: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Entry]]:
+    """The rows of which there is something, their seeds in order, though trials end in any."""
+    in_order = {row: {seed: found[seed] for seed in sorted(found, key=int)} for row, found in results.items()}
+    return {row: found for row, found in in_order.items() if found}
+
+
+def add(results: dict[str, dict[str, Any]], trial: Trial, entry: Entry) -> None:
+    """Keep an entry; of the very same run, scores by other evaluators stay."""
+    row, seed = results.setdefault(trial.row, {}), str(trial.seed)
+    same = row.get(seed, {}).get("environment") == entry["environment"]
+    row[seed] = (row[seed] if same else {}) | entry
+
+
+def markdown_tables(results: dict[str, dict[str, Entry]]) -> str:
+    """The table of every store and split."""
+    rows = {name: list(by_seed.values()) for name, by_seed in results.items()}
+    return "\n\n".join(map(as_markdown, score_tables(rows)))
 
 
 def parts_of(readme: Path) -> tuple[str, str]:

@@ -1,0 +1,144 @@
+"""A trial: a recipe with overrides and a seed, trained and scored by a process of its own.
+
+    python experiments/trials.py seed=1 data.frames=64 --cfg configs/crrl_nw_ucla.yaml --run runs/frames_64
+
+`sweep.py` and `run_seeds.py` start this for every trial. A run that is there goes on from its checkpoint, and
+one that is trained is scored alone; what is printed is the trial's entry, a line of JSON.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_skeleton.cli import run_command
+from ssl_skeleton.evaluation.results import COLUMNS
+from ssl_skeleton.recipe import Recipe, load_recipe
+from ssl_skeleton.runs.probing import PROBES, evaluate
+from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.supervised import finetune
+from ssl_skeleton.training.signals import leaving
+
+EVALUATORS = (*PROBES, "finetune")
+# Of a result; the confusion and the answers stay in the run folder.
+_KEPT = ("evaluator", "store", "split", "protocol", "epoch", "seed", "clips", "per_class", *COLUMNS)
+
+Entry = dict[str, Any]
+"""What came of a trial: `minutes`, `environment` and a result an evaluator, or the line `error` alone."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe with overrides and a seed; `row` is what tables call it, whatever its seed."""
+
+    row: str
+    recipe: Path
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The overrides, with the seed."""
+        return (*self.overrides, f"seed={self.seed}")
+
+    def resolved(self) -> Recipe:
+        """What is run, under the name that stands in the recipe's file; UserError when it is none."""
+        return load_recipe(self.recipe, self.changes)
+
+
+def run_trials(
+    trials: Mapping[Path, Trial],
+    evaluators: Sequence[str],
+    jobs: int,
+    done: Callable[[Trial, Entry], None],
+) -> None:
+    """Carry trials out in their run folders, `jobs` at once; `done` gets what came of each as it ends.
+
+    The processes share the cores. They save and end when this one ends, however it does.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, _cores() // jobs))}
+    theirs, ours = os.pipe()  # of which the system closes our end even after SIGKILL
+
+    def carry_out(folder: Path, trial: Trial) -> Entry:
+        where = ["--cfg", str(trial.recipe), "--run", str(folder), "--tied", "--evaluators", *evaluators]
+        command = [sys.executable, __file__, *trial.changes, *where]
+        ended = subprocess.run(  # noqa: S603
+            command, stdin=theirs, capture_output=True, text=True, env=environment, check=False
+        )
+        if ended.returncode == 0:
+            entry: Entry = json.loads(ended.stdout.splitlines()[-1])
+            return entry
+        line = next(iter(ended.stderr.rstrip().splitlines()[-1:]), "")
+        return {"error": line.removeprefix("error: ") or f"ended with exit code {ended.returncode}"}
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            started = {pool.submit(carry_out, folder, trial): trial for folder, trial in trials.items()}
+            for ended in as_completed(started):
+                done(started[ended], ended.result())
+        finally:
+            os.close(ours)
+            pool.shutdown(cancel_futures=True)
+            os.close(theirs)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse the arguments, train what is not trained, score, print the entry."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="change the recipe")
+    parser.add_argument("--cfg", type=Path, required=True, metavar="FILE", help="the recipe")
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="its run folder")
+    parser.add_argument("--evaluators", nargs="+", choices=EVALUATORS, default=["linear", "knn"])
+    parser.add_argument("--tied", action="store_true", help="save and end when stdin is closed")
+    given = parser.parse_intermixed_args(arguments)
+    if given.tied:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    recipe = load_recipe(given.cfg, [*given.overrides, f"name={given.run.name}"])
+    with leaving():
+        run = Run.start(recipe, given.run, resume=True)
+        run.pretrain()
+    print(json.dumps(entry_of(run, given.evaluators), allow_nan=False))
+
+
+def entry_of(run: Run, evaluators: Sequence[str]) -> Entry:
+    """Score a trained run: all scores, the minutes that training took, and where it was trained."""
+    with (run.folder / "log.jsonl").open(encoding="utf-8") as log:
+        minutes = sum(json.loads(line)["seconds"] for line in log) / 60
+    results = {name: evaluate(run, name) if name in PROBES else finetune(run) for name in evaluators}
+    scores = {name: kept(result) for name, result in results.items()}
+    return {"minutes": round(minutes, 1), "environment": run.noted(), **scores}
+
+
+def kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its confusion matrices and answers."""
+    baselines = {
+        name: {score: scores[score] for score in COLUMNS if score in scores}
+        for name, scores in result["baselines"].items()
+    }
+    return {name: result[name] for name in _KEPT if name in result} | {"baselines": baselines}
+
+
+def _end_with_stdin() -> None:
+    """Save and end once nobody holds the other end of stdin: whoever started this is gone."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from ssl_skeleton.errors import Stopped, UserError
+from ssl_skeleton.errors import Stopped, UserError, nearest
 
 if TYPE_CHECKING:
     from ssl_skeleton.training.loop import Standing  # by name alone, for it loads torch
@@ -43,6 +43,33 @@ class Parser(argparse.ArgumentParser):
         )
         if not ranks and _ranks() > 1:
             raise UserError(f"{self.prog}: it runs in one process, not {_ranks()}; start it without torchrun")
+
+    def parse_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """What the arguments say; UserError where they are wrong."""
+        self._check_options(args)
+        return super().parse_args(args)
+
+    def parse_intermixed_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """The same where options may stand between overrides."""
+        self._check_options(args)
+        return super().parse_intermixed_args(args)
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        """Refuse unknown options, with the nearest one, and values of which the last alone would be taken."""
+        known, given = self._option_string_actions, set[argparse.Action | None]()
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known and " " not in word:
+                hint = nearest(name, [option for option in known if option.startswith("--")])
+                self.error(f"unrecognized arguments: {name}; {hint}")
+            action = known.get(name)
+            if action in given:
+                many = f"name all after one {name}" if action and action.nargs == "+" else "give it once"
+                self.error(f"argument {name}: stands twice; {many}")
+            if type(action) is self._registries["action"]["store"]:
+                given.add(action)
 
     def error(self, message: str) -> "None":  # type: ignore[override]
         """Refuse the arguments in one line."""

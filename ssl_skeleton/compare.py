@@ -7,14 +7,17 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, run_command, some_path
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.comparison.tables import FORMATS, one_line
+from ssl_skeleton.evaluation.comparison.grids import one_line
+from ssl_skeleton.evaluation.comparison.tables import FORMATS
 from ssl_skeleton.files import write_text, writing
 from ssl_skeleton.runs.comparing import Wanted, comparison_table
+from ssl_skeleton.runs.tried import NAMES
 
 EXAMPLES = """\
   python -m ssl_skeleton.compare runs/crrl_nw_ucla runs/ser_nw_ucla
   python -m ssl_skeleton.compare runs/*_seed* --evaluator linear knn --against runs/crrl_seed0
   python -m ssl_skeleton.compare runs/a runs/b --score top1 balanced --no-baselines
+  python -m ssl_skeleton.compare runs/fused --score top1 balanced
   python -m ssl_skeleton.compare runs/* --format latex --out table.tex
   python -m ssl_skeleton.compare runs/* --format csv > scores.csv"""
 
@@ -22,17 +25,21 @@ EXAMPLES = """\
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, compare, print or write the table."""
     description = (
-        "Print one table of the scores of several runs. Runs that differ in their seed alone are one row."
+        "Print one table of the scores of several runs, or fusions. Those that differ in their seed alone "
+        "are one row."
     )
     parser = Parser("compare", description, EXAMPLES)
-    parser.add_argument("runs", type=some_path, nargs="+", metavar="RUN", help="the runs, scored before")
+    parser.add_argument(
+        "runs", type=some_path, nargs="+", metavar="RUN", help="runs or fusions, scored before"
+    )
     parser.add_argument("--evaluator", nargs="+", default=(), metavar="NAME", help="these alone, as linear")
     parser.add_argument(
         "--score",
         nargs="+",
         default=(),
         metavar="NAME",
-        help="these, as top1 balanced k; by default the first of every evaluator",
+        help="these, as top1 balanced k area; by default the first of every evaluator, or the areas under "
+        "its curves",
     )
     parser.add_argument("--store", nargs="+", default=(), metavar="NAME", help="on these stores alone")
     parser.add_argument("--split", nargs="+", default=(), metavar="NAME", help="on these splits alone")
@@ -43,7 +50,12 @@ def main(arguments: Sequence[str]) -> None:
         help="from whose row differences go; by default the first",
     )
     parser.add_argument("--no-baselines", action="store_true", help="leave the baselines out")
-    parser.add_argument("--names", action="store_true", help="call rows after runs, not after what differs")
+    parser.add_argument(
+        "--names",
+        choices=tuple(NAMES),
+        help="what rows are called after: runs, recipes, or the keys in which recipes differ; by default the "
+        "first of these that tells rows apart",
+    )
     parser.add_argument("--format", choices=FORMATS, default="text", help="(%(default)s)")
     parser.add_argument("--out", type=some_path, metavar="FILE", help="write the table there")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is at --out")
@@ -51,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     _check_place(given.out, overwrite=given.overwrite)
     wanted = Wanted(given.evaluator, given.score, given.store, given.split)
     table = comparison_table(
-        given.runs, wanted, against=given.against, baselines=not given.no_baselines, named=given.names
+        given.runs, wanted, against=given.against, baselines=not given.no_baselines, names=given.names
     )
     if given.format == "csv":  # a table for programs has no place for notes
         print(*(f"note: {one_line(note)}" for note in table.notes), sep="\n", file=sys.stderr)

@@ -45,14 +45,56 @@ class Config(BaseModel):
 
         Raises UserError, one line, on the first key that is unknown, missing or impossible.
         """
+        found = cls._built(tree)
+        if isinstance(found, str):
+            raise UserError(f"{where}: {found}")
+        return found
+
+    @classmethod
+    def from_overridden(cls, tree: Any, overrides: Sequence[str], where: str) -> Self:
+        """The same from a tree with overrides; an error names the last one without which it would not be."""
+        found = cls._built(apply_overrides(tree, overrides))
+        if not isinstance(found, str):
+            return found
+        for place in reversed(range(len(overrides))):
+            others = [*overrides[:place], *overrides[place + 1 :]]
+            try:
+                without = cls._built(apply_overrides(tree, others))
+            except UserError:  # others go on from what this one sets
+                continue
+            if without != found:
+                where = as_typed(overrides[place])
+                break
+        raise UserError(f"{where}: {found}")
+
+    @classmethod
+    def _built(cls, tree: Any) -> Self | str:
+        """The config of a tree, or what is wrong in it."""
         try:
             return cls.model_validate(_lists_to_tuples(tree))
         except ValidationError as error:
-            raise UserError(f"{where}: {_first_fault(error, tree)}") from None
+            return _first_fault(error, tree)
 
     def to_tree(self) -> dict[str, Any]:
         """The config as plain values, every default spelled out."""
         return self.model_dump(mode="json")
+
+
+class Short(str):
+    """An override for which the user typed something else, as an option that is short for it."""
+
+    typed: str
+
+    def __new__(cls, override: str, typed: str) -> Self:
+        """The override, and what was typed for it."""
+        short = super().__new__(cls, override)
+        short.typed = typed
+        return short
+
+
+def as_typed(override: str) -> str:
+    """What the user typed for an override, as errors name it."""
+    return override.typed if isinstance(override, Short) else f"'{override}'"
 
 
 def read_yaml(path: Path) -> Any:
@@ -83,17 +125,23 @@ def apply_overrides(tree: Any, overrides: Sequence[str]) -> Any:
     Items of lists go by number, or by the `name` that they have.
 
     A section that `tree` lacks begins as it is by default, as in the tree of a whole config; another `name`
-    than the default's makes it one of that kind.
+    than the default's makes it one of that kind. An override that a later one would undo is refused.
 
     >>> apply_overrides({"stages": [{"epochs": 60}]}, ["stages.0.epochs=2"])
     {'stages': [{'epochs': 2}]}
     """
-    tree = _copy(tree)
+    tree, given = _copy(tree), dict[str, str]()
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
             raise UserError(f"'{override}': an override reads key.path=value")
-        tree = _set(tree, path.split("."), parse_yaml(text, f"'{override}'"), override)
+        for key, earlier in given.items():
+            if f"{key}.".startswith(f"{path}."):
+                undone = f"{as_typed(override)} undoes it"
+                raise UserError(f"{as_typed(earlier)}: {undone}; give one of the two")
+        value = parse_yaml(text, as_typed(override))
+        given |= dict.fromkeys(leaves(value, path), override)
+        tree = _set(tree, path.split("."), value, as_typed(override))
     return tree
 
 
@@ -133,7 +181,7 @@ def _set(node: Any, path: Sequence[str], value: Any, override: str) -> Any:
         node = _Partial() if node is None else node
         node[key] = _set(node.get(key), rest, value, override)
     else:
-        raise UserError(f"'{override}': '{key}' is below {node!r}, which has no keys")
+        raise UserError(f"{override}: '{key}' is below {node!r}, which has no keys")
     return node
 
 
@@ -145,7 +193,7 @@ def _item(items: Sequence[Any], key: str, override: str) -> int:
     if not key.isdecimal() or int(key) >= len(items):
         named = "".join(f", {name}" for name in names if isinstance(name, str))
         there = f"an item 0 to {len(items) - 1} of the list{named}" if items else "in the list: it is empty"
-        raise UserError(f"'{override}': '{key}' is not {there}")
+        raise UserError(f"{override}: '{key}' is not {there}")
     return int(key)
 
 

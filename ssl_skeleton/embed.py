@@ -15,7 +15,8 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.search.embeddings import Embeddings, is_embeddings, write_embeddings
 from ssl_skeleton.files import new_folder, writing
 from ssl_skeleton.recorded import add_recordings, recordings_of
-from ssl_skeleton.runs.embedding import PARTS, embed, embed_recordings, on_store, prepared_for
+from ssl_skeleton.runs.embedding import PARTS, embed, embed_recordings, prepared_for
+from ssl_skeleton.runs.probing import on_store
 from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\

@@ -29,6 +29,8 @@ def pick_device(name: str) -> torch.device:
     local = os.environ.get("LOCAL_RANK")
     if name != "cuda" or local is None:
         return torch.device(name)
+    if not local.isdecimal():
+        raise UserError(f"LOCAL_RANK is '{local}', which is no number of a GPU; start ranks with torchrun")
     if int(local) >= torch.cuda.device_count():
         raise UserError(
             f"device: this machine has {torch.cuda.device_count()} GPUs, fewer than ranks; start fewer with "

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, run_command
+from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, run_command, some_path
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.results import result_table
 from ssl_skeleton.recipe import load_recipe
 from ssl_skeleton.runs.run import Run
 from ssl_skeleton.runs.supervised import check_supervised, finetune
+from ssl_skeleton.scoring import print_result
 
 EXAMPLES = """\
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla
@@ -18,6 +18,7 @@ EXAMPLES = """\
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla evaluation.finetune.labels=0.05 \\
       evaluation.finetune.repeats=5
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla 'evaluation.finetune.optimiser={name: sgd, lr: 0.1}'
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla --no-untrained --keep finetuned.safetensors
   python -m ssl_skeleton.finetune --cfg configs/crrl_nw_ucla.yaml --from-scratch name=supervised"""
 
 
@@ -36,19 +37,29 @@ def main(arguments: Sequence[str]) -> None:
         action="store_true",
         help="go without the baseline that is trained from scratch: half of the time",
     )
+    parser.add_argument(
+        "--keep",
+        type=some_path,
+        metavar="FILE",
+        help="keep what was trained (of repeats, the first) as a released encoder: .safetensors or .pt",
+    )
     add_overrides(
         parser, "evaluation.finetune.*, data.store, data.split, encoder.kernel or device; with --cfg anything"
     )
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides) if given.cfg is None else _of_recipe(given)
+    check_supervised(run, given.keep)
     print(f"{run.folder}: {run.store.path}, split {run.splits[0].name}, on {run.device}", flush=True)
+    lines: list[str] = []
     result = finetune(
         run,
         from_scratch=given.from_scratch,
         untrained=not given.no_untrained,
+        keep=given.keep,
         report=TrainingBar(),
+        tell=lines.append,
     )
-    print(result_table(result, run.store.meta.classes))
+    print_result(run, result, lines)
 
 
 def _of_recipe(given: argparse.Namespace) -> Run:

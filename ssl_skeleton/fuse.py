@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_skeleton.cli import Parser, apart_from_overrides, run_command, some_path
-from ssl_skeleton.runs.fusing import fuse, fusion_folder, fusion_table
+from ssl_skeleton.runs.fusing import fuse, fusion_table
 from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
@@ -50,9 +50,10 @@ def main(arguments: Sequence[str]) -> None:
         overrides = ["evaluation.fuse.weights=null", "evaluation.fuse.choose=log_likelihood"]
     overrides += [*after_runs, *after_weights]
     runs = [Run.open(Path(folder), overrides) for folder in folders]
-    result = fuse(runs, given.out)
+    lines: list[str] = []
+    result = fuse(runs, given.out, lines.append)
     print(fusion_table(result, runs[0].store.meta.classes))
-    print(f"\nwritten below {given.out or fusion_folder(runs)}")
+    print("", *lines, sep="\n")
 
 
 if __name__ == "__main__":

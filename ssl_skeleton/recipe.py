@@ -1,15 +1,17 @@
 """The recipe: a whole run as one typed tree, read from YAML."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ssl_skeleton.config import Config, apply_overrides, leaves, read_yaml
+from ssl_skeleton.config import Config, leaves, read_yaml
 from ssl_skeleton.data.frames import Residence
 from ssl_skeleton.data.repair import RepairConfig
 from ssl_skeleton.data.splits import SplitName
@@ -158,11 +160,11 @@ class Recipe(Config):
 
     def with_absolute_paths(self) -> Self:
         """The same recipe with the full paths of its stores and of a layout file."""
-        paths: dict[str, object] = {"store": tuple(str(Path(store).absolute()) for store in self.data.stores)}
+        paths: dict[str, object] = {"store": tuple(map(_full_path, self.data.stores))}
         if isinstance(self.data.store, str):
-            paths["store"] = str(Path(self.data.store).absolute())
+            paths["store"] = _full_path(self.data.store)
         if self.data.layout is not None and self.data.layout not in layout_names():
-            paths["layout"] = str(Path(self.data.layout).absolute())
+            paths["layout"] = _full_path(self.data.layout)
         return self.model_copy(update={"data": self.data.model_copy(update=paths)})
 
     @property
@@ -177,7 +179,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     `NAME.yaml` or `configs/NAME.yaml` that is not there is taken from the configs that come with the package.
     """
     found = path if path.exists() or path.parent not in (Path(), Path("configs")) else _shipped(path)
-    return Recipe.from_tree(apply_overrides(read_yaml(found), overrides), str(path))
+    return Recipe.from_overridden(read_yaml(found), overrides, str(path))
 
 
 def body_of(data: DataConfig, store: Store) -> Body:
@@ -214,6 +216,16 @@ def differing_keys(one: Config, other: Config) -> dict[str, tuple[object, object
         for key in left | right
         if left.get(key) != right.get(key) and not _OF_NO_NUMBER.fullmatch(key)
     }
+
+
+def _full_path(path: str) -> str:
+    """The absolute path, without `..` unless a link makes it lead elsewhere: one store has one path."""
+    full = Path(path).absolute()
+    plain = Path(os.path.normpath(full))
+    with suppress(OSError):
+        if plain.samefile(full):
+            return str(plain)
+    return str(full)
 
 
 def _shipped(path: Path) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides, run_command, some_path
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.results import result_table
 from ssl_skeleton.runs.retrieving import gallery_line, open_collection, retrieve
 from ssl_skeleton.runs.run import Run
+from ssl_skeleton.scoring import print_result
 
 EXAMPLES = """\
   python -m ssl_skeleton.retrieve --run runs/crrl_nw_ucla
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     if given.gallery:
         gallery = open_collection(run, given.gallery, given.gallery_split)
         print(gallery_line(run, gallery), flush=True)
-    print(result_table(retrieve(run, gallery), run.store.meta.classes))
+    lines: list[str] = []
+    print_result(run, retrieve(run, gallery, lines.append), lines)
 
 
 if __name__ == "__main__":

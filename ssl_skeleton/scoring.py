@@ -1,19 +1,22 @@
 """The one shape of all evaluation commands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_skeleton import ranks
 from ssl_skeleton.cli import Parser, add_overrides, progress
-from ssl_skeleton.evaluation.curves import curve_tables
+from ssl_skeleton.config import Short
+from ssl_skeleton.evaluation.curves import curve_tables, named_rows
 from ssl_skeleton.evaluation.results import result_table
 from ssl_skeleton.runs.probing import evaluate
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.run import Run, Tell
 
 if TYPE_CHECKING:
     from ssl_skeleton.runs.showing import Progress
+
+Table = Callable[[Mapping[str, Any], tuple[str, ...]], str]
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,10 @@ def evaluate_command(
     """Take a run, score it, print the table; overrides go further than the options do."""
     run = _run_of(Parser(evaluator, description, examples, ranks=True), evaluator, options, arguments)
     with ranks.joined(run.device):
-        result = evaluate(run, evaluator)
+        lines: list[str] = []
+        result = evaluate(run, evaluator, lines.append)
         if ranks.is_main():
-            print(result_table(result, run.store.meta.classes))
+            print_result(run, result, lines)
 
 
 def curves_command(
@@ -42,16 +46,55 @@ def curves_command(
     description: str,
     examples: str,
     arguments: Sequence[str],
-    draw: "Callable[[Run, Progress], tuple[dict[str, Any], Path]]",
+    draw: "Callable[[Run, Progress, Tell], dict[str, Any]]",
 ) -> None:
     """Take a run, score it by `draw`, print the tables of its curves and where their picture is."""
     probe = f"evaluation.{evaluator}.probe"
     named = f"what learns: linear or knn; short for {probe}=NAME"
     options = [Option("--probe", f"{probe}={{}}", "NAME", named)]
     run = _run_of(Parser(evaluator, description, examples), evaluator, options, arguments)
-    result, picture = draw(run, progress)
-    print(curve_tables(result, run.store.meta.classes))
-    print(f"\ndrawn in {picture}")
+    lines: list[str] = []
+    print_result(run, draw(run, progress, lines.append), lines, curve_tables)
+
+
+def print_result(
+    run: Run, result: Mapping[str, Any], lines: Sequence[str], table: Table = result_table
+) -> None:
+    """Print the table of a result, below its title which clips it is of, what was chosen, and `lines`."""
+    title, *rows = table(result, run.store.meta.classes).split("\n")
+    print("\n".join([title, clips_line(result), *rows, "", *notes(result), *lines]))
+
+
+def clips_line(result: Mapping[str, Any]) -> str:
+    """Which clips learned, or were looked among, and which were asked about."""
+    clips, evaluator = dict(result["clips"]), result["evaluator"]
+    labelled = clips.pop("labelled", None)
+    if evaluator.startswith("knn_leave_one_out"):
+        return f"leave-one-out: every one of {clips['train']} training clips among the other ones"
+    names = {"train": "training", "gallery": "in the gallery"}
+    counts = {part: f"{count} {names.get(part, part)}" for part, count in clips.items()}
+    if evaluator.split("_")[0] in ("knn", "retrieve") and "train" in counts:
+        counts["train"] += " (the gallery)"
+    if labelled not in (None, clips.get("train")):
+        counts["train"] += f" ({labelled} of them with labels)"
+    return f"clips: {', '.join(counts.values())}"
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Which rate or strength every linear probe has chosen, and which k a small gallery leaves out."""
+    protocol = result.get("probe_protocol", result["protocol"])
+    on = "the validation part" if "validation" in result["clips"] else "held-out training clips"
+    lines = []
+    for name, values in (("rate", "rates"), ("strength", "strengths")):
+        chosen = {row: scores[name] for row, scores in named_rows(result).items() if name in scores}
+        if chosen and len(protocol.get(values, ())) > 1:
+            told = ", ".join(f"{row} {value:g}" for row, value in chosen.items())
+            lines.append(f"{name} chosen on {on}: {told}")
+    if "k" in result:
+        left_out = [str(k) for k in protocol["k"] if str(k) not in result["k"]]
+        if left_out:
+            lines.append(f"k={', '.join(left_out)} left out: the gallery has fewer clips")
+    return lines
 
 
 def _run_of(parser: Parser, evaluator: str, options: Sequence[Option], arguments: Sequence[str]) -> Run:
@@ -61,6 +104,10 @@ def _run_of(parser: Parser, evaluator: str, options: Sequence[Option], arguments
         parser.add_argument(option.flag, dest=option.flag, metavar=option.value, help=option.help)
     add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split, encoder.kernel or device")
     given = parser.parse_intermixed_args(arguments)
-    values = {option.override: getattr(given, option.flag) for option in options}
-    short = [override.format(value) for override, value in values.items() if value is not None]
+    values = {option: getattr(given, option.flag) for option in options}
+    short = [
+        Short(option.override.format(value), f"{option.flag} {value}")
+        for option, value in values.items()
+        if value is not None
+    ]
     return Run.open(given.run, [*short, *given.overrides])

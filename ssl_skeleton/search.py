@@ -37,10 +37,10 @@ from ssl_skeleton.runs.embedding import (
     embed_clips,
     embed_recordings,
     named_clips,
-    on_store,
     prepared_for,
     run_of,
 )
+from ssl_skeleton.runs.probing import on_store
 from ssl_skeleton.runs.run import Run
 
 EXAMPLES = """\
@@ -49,7 +49,7 @@ EXAMPLES = """\
   python -m ssl_skeleton.search build --embeddings embeddings --index hnsw --out gallery
   python -m ssl_skeleton.search query gallery --source wave.npy --about about.yaml -k 5
   python -m ssl_skeleton.search query gallery --source one.skeleton --format ntu60 --json
-  python -m ssl_skeleton.search query gallery --store data/nw_ucla --clip a01_s01_e00_v01"""
+  python -m ssl_skeleton.search query gallery --store data/nw_ucla --clip a01_s01_e00_v01 --exclude-self"""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -116,6 +116,11 @@ def _query(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--effort", type=count, metavar="N", help="cells (ivf) or list (hnsw) to look at: more finds more"
     )
+    parser.add_argument(
+        "--exclude-self",
+        action="store_true",
+        help="leave out the clip that is asked about: of its name, and with --clip of its store too",
+    )
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="where the index's run is now")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_overrides(parser, "device, encoder.kernel or data.residence")
@@ -132,7 +137,10 @@ def _query(arguments: Sequence[str]) -> None:
         found = embed_clips(run, [named_clips(run.store, given.clip)])
     else:
         found, skipped = _of_recordings(run, recordings)
-    hits = index.search(found.features, given.k, given.effort)
+    own = None
+    if given.exclude_self:
+        own = index.rows_of(found.names, found.meta.store if recordings is None else None)
+    hits = index.search(found.features, given.k, given.effort, own)
     if given.json:
         print(json.dumps(_tree(index, found.names, hits, skipped), indent=2, allow_nan=False))
     else:

@@ -14,6 +14,7 @@ from ssl_skeleton.runs.transferring import (
     transfer_table,
     unseen_lines,
 )
+from ssl_skeleton.scoring import notes
 
 EXAMPLES = """\
   python -m ssl_skeleton.transfer --run runs/crrl_ntu60 --to stores/nw_ucla
@@ -51,8 +52,16 @@ def main(arguments: Sequence[str]) -> None:
     runs = list({(run.store.path.resolve(), run.splits[0].name): run for run in [*own, *others]}.values())
     for run in runs:
         print(body_line(run), flush=True)
-    results = transfer(runs, probes)
-    print("\n".join(["", transfer_table(results, len(own)), *unseen_lines(runs, results)]))
+    lines: list[str] = []
+    results = transfer(runs, probes, lines.append)
+    below = [
+        f"{run.store.path}, split {run.splits[0].name}: {line}"
+        for run, result in zip(runs, results, strict=True)
+        for scores in result.values()
+        for line in notes(scores)
+    ]
+    table = [transfer_table(results, len(own)), *unseen_lines(runs, results), "", *below]
+    print("\n".join(["", *table, *lines]))
 
 
 if __name__ == "__main__":

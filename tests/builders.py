@@ -1,13 +1,16 @@
 """Poses, recordings, stores and damage, for all tests."""
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +21,7 @@ from ssl_skeleton.data.splits import SplitRule
 from ssl_skeleton.data.store import Store, open_store
 from ssl_skeleton.data.views.augment import rotation_matrix
 from ssl_skeleton.data.writing import new_store
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import Layout, load_layout
 
 LAYOUT = load_layout("kinect_v1_20")
@@ -112,6 +116,16 @@ def standing(layout: Layout, people: int, seed: int) -> Tensor:
     for joint, place in places.items():
         pose_ncv[:, :, layout.index(joint)] = torch.tensor(place)
     return pose_ncv
+
+
+def upright() -> Tensor:
+    """Somebody as `standing`, (3, V), whose other joints lie at their parents."""
+    pose_cv = standing(LAYOUT, 1, seed=0)[0]
+    named = {LAYOUT.root, *LAYOUT.facing.to_tree().values()}
+    for _ in LAYOUT.joints:
+        for joint in set(LAYOUT.joints) - named:
+            pose_cv[:, LAYOUT.index(joint)] = pose_cv[:, LAYOUT.index(LAYOUT.bones[joint])]
+    return pose_cv
 
 
 def moving(layout: Layout = LAYOUT, clips: int = 3, frames: int = 6, bodies: int = 2, seed: int = 0) -> Clips:
@@ -215,3 +229,23 @@ def one_line(error: BaseException) -> str:
     assert message.strip()
     assert len(message.splitlines()) == 1
     return message
+
+
+def refusal_of(read: Callable[[Path], object], folder: Path, most: float) -> str:
+    """The one line with which `read` refuses a folder, for which at no time `most` bytes are taken."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as caught:
+            read(folder)
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
+    message = one_line(caught.value)
+    assert message.startswith(str(folder))
+    return message
+
+
+def change_meta(folder: Path, **changes: object) -> None:
+    """Let the meta.json of a folder say something else."""
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))

@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,27 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before anything loads Triton, as torch's compiler does: without a GPU, kernels run in the interpreter.
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before() -> Iterator[None]:
+    """A command hears SIGTERM in its own way, which the next test must not meet."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the test is; temporary files go elsewhere. In the end none are left, nor hidden ones here."""
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    yield work
+    assert not list(temporary.iterdir())
+    assert not [path for path in work.rglob("*") if path.name.startswith(".")]
 
 
 @pytest.fixture(scope="session")

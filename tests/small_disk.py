@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
-from killing import train
+from forks import train
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ssl_skeleton.cli import TrainingBar, progress, run_command
+from ssl_skeleton.cli import Parser, TrainingBar, add_overrides, progress, run_command
 from ssl_skeleton.errors import UserError
 
 
@@ -131,6 +131,50 @@ def screen_of(text: str) -> list[str]:
             shown = piece + shown[len(piece) :]
         screen.append(shown.rstrip())
     return [line for line in screen if line]
+
+
+def parser() -> Parser:
+    made = Parser("made_up", "It does nothing.", "none")
+    made.add_argument("--run", required=True)
+    made.add_argument("--store", nargs="+")
+    made.add_argument("--to", nargs="+", action="extend")
+    made.add_argument("-k", type=int, default=5)
+    made.add_argument("--json", action="store_true")
+    add_overrides(made, "any")
+    return made
+
+
+@pytest.mark.parametrize("parse", ["parse_args", "parse_intermixed_args"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--runn", "a"], "unrecognized arguments: --runn; did you mean '--run'?; see python -m"),
+        (["--run", "a", "--jsn"], "unrecognized arguments: --jsn; did you mean '--json'?"),
+        (["--stores=a"], "unrecognized arguments: --stores; did you mean '--store'?"),
+        (
+            ["--xyzxyz"],
+            "unrecognized arguments: --xyzxyz; choose one of --help, --json, --run, --store, --to",
+        ),
+        (["--run", "a", "--run", "a"], "argument --run: stands twice; give it once"),
+        (["--run=a", "x=1", "--run", "b"], "argument --run: stands twice; give it once"),
+        (["--run", "a", "-k", "5", "-k", "5"], "argument -k: stands twice; give it once"),
+        (
+            ["--run", "a", "--store", "b", "--store", "c"],
+            "argument --store: stands twice; name all after one",
+        ),
+    ],
+)
+def test_options_that_are_unknown_or_stand_twice(words, message, parse):
+    with pytest.raises(UserError) as caught:
+        getattr(parser(), parse)(words)
+    assert str(caught.value).startswith(message)
+
+
+def test_what_may_stand_several_times():
+    words = ["--to", "a", "--json", "--run", "b", "--to", "c", "--json", "--", "--runn"]
+    found = parser().parse_args(words)
+    assert (found.to, found.json, found.overrides) == (["a", "c"], True, ["--runn"])
+    assert parser().parse_args(["--run", "a --b"]).run == "a --b"
 
 
 def test_commands_that_need_no_torch_do_not_load_it():

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from poisoning import poison_labels, set_labels, without_scores
 from tiny import tiny_recipe, tiny_store
@@ -12,6 +13,7 @@ from ssl_skeleton import cluster
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.evaluation import clustering
+from ssl_skeleton.evaluation.clustering import ClusterConfig
 from ssl_skeleton.evaluation.features import WHOLE
 from ssl_skeleton.runs.probing import evaluate, representations
 from ssl_skeleton.runs.run import Run
@@ -73,16 +75,46 @@ def test_poisoned_test_labels_change_the_score_alone(run, tmp_path):
 def test_the_command(run, capsys):
     assert run_command(cluster.main, ["--run", str(run.folder), "--clusters", "5", "--part", "all"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1:3] == [["5", "clusters", "of", "27", "clips"], ["accuracy", "NMI", "ARI", "purity"]]
-    assert [line[0] for line in lines[3:]] == ["trained", "raw", "untrained"]
+    assert lines[1] == ["clips:", "18", "training,", "9", "test"]
+    assert lines[2:4] == [["5", "clusters", "of", "27", "clips"], ["accuracy", "NMI", "ARI", "purity"]]
+    assert [line[0] for line in lines[4:7]] == ["trained", "raw", "untrained"]
+    assert lines[8][:2] == ["written", "to"]
+    assert Path(lines[8][2]).parent == run.folder / "eval"
+
+
+@pytest.mark.parametrize("part", ["all", "train"])
+def test_a_split_needs_no_test_part_where_that_is_not_clustered(part, run):
+    found = evaluate(Run.open(run.folder, ["data.split=all", f"evaluation.cluster.part={part}"]), "cluster")
+    assert found["clips"] == {"train": 27}
+    rows, labels = representations(run)["trained"]()(np.arange(27), WHOLE), run.store.labels
+    expected = clustering.cluster_probe(rows, 3, ClusterConfig(), run.recipe.seed)(labels)
+    assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("part", "clips"),
+    [
+        ("test", {"test": 9}),
+        ("train", {"train": 9}),
+        ("all", {"train": 9, "test": 9}),
+    ],
+)
+def test_the_clips_of_the_part_alone_need_labels_and_are_told(part, clips, run, tmp_path):
+    store = Path(shutil.copytree(run.store.path, tmp_path / "store"))
+    split = run.store.split("cross_view_dev")
+    inside = {"all": [*split.train, *split.test]}.get(part, getattr(split, part, None))
+    others = sorted({*range(27)} - {*map(int, inside)})
+    set_labels(store, dict.fromkeys(others, -1))
+    how = [f"data.store={store}", "data.split=cross_view_dev", f"evaluation.cluster.part={part}"]
+    found = evaluate(Run.open(run.folder, how), "cluster")
+    assert found["clips"] == clips
+    assert len(found["assigned"]) == sum(clips.values())
 
 
 def test_other_clips_and_other_clusters_have_results_of_their_own(run):
     names = {"cluster": [], "cluster_train": ["part=train"], "cluster_all_5": ["part=all", "clusters=5"]}
     for name, how in names.items():
-        found = evaluate(
-            Run.open(run.folder, [f"evaluation.cluster.{one}" for one in ("restarts=1", *how)]), "cluster"
-        )
+        found = evaluate(Run.open(run.folder, [f"evaluation.cluster.{one}" for one in how]), "cluster")
         assert found["evaluator"] == name
         assert (run.folder / "eval" / f"{name}-store-cross_view.json").is_file()
 
@@ -94,7 +126,10 @@ def test_other_clips_and_other_clusters_have_results_of_their_own(run):
         (["--clusters", "1"], "evaluation.cluster.clusters: "),
         (["--part", "tset"], "evaluation.cluster.part: 'tset' is not possible; did you mean 'test'?"),
         (["evaluation.cluster.cluster=3"], "unknown key 'cluster'; did you mean 'clusters'?"),
-        (["data.split=all"], "split all: has no test part"),
+        (
+            ["data.split=all"],
+            "split all: has no test part; choose another data.split, or evaluation.cluster.",
+        ),
     ],
 )
 def test_mistakes_are_one_line(words, message, run, capsys):

@@ -2,17 +2,16 @@ import csv
 import io
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from builders import one_line
+from commands import refused, run, snapshot
 from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import compare
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import meta_sum, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.comparison.bootstrap import holm, paired_bootstrap
@@ -26,32 +25,6 @@ from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run
 
 EVERYTHING = Wanted()
-
-
-@pytest.fixture(autouse=True)
-def _keep_handlers():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def run(command, *words) -> int:
-    return run_command(command.main, [str(word) for word in words])
-
-
-def refused(capsys, command, *words) -> str:
-    """Run a command that must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(command, *words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
-
-
-def snapshot(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -148,23 +121,24 @@ def test_seeds_are_one_row_and_recipes_another(trained, capsys):
     assert printed.err == ""
     lines = [line.split() for line in printed.out.splitlines()]
     assert lines[0][-4:] == ["on", "store,", "split", "cross_view"]
-    assert lines[2] == ["seeds", "epoch", "linear", "top1", "knn", "k=1"]
+    assert lines[3] == ["seeds", "epoch", "linear", "top1", "knn", "k=1"]
     tops = {what: [result_of(trained / name, what)["top1"] for name in names] for what in ("linear", "knn")}
     cells = []
     for top in tops.values():
         cells += [f"{50 * sum(top[:2]):.1f}", "±", f"{100 * np.std(top[:2], ddof=1):.1f}"]
-    assert lines[3] == ["epochs=1", "2", "1", *cells]
+    assert lines[4] == ["short", "2", "1", *cells]
     last = [f"{100 * top[2]:.1f}" for top in tops.values()]
-    assert [word for word in lines[4] if word != "*"] == ["epochs=2", "1", "2", *last]
-    assert lines[6][:3] == ["raw", "coordinates", "2"]
-    assert lines[7][:3] == ["untrained", "encoder", "2"]
-    assert "minus epochs=1" in printed.out
+    assert [word for word in lines[5] if word != "*"] == ["long", "1", "2", *last]
+    assert lines[7][:3] == ["raw", "coordinates", "2"]
+    assert lines[8][:3] == ["untrained", "encoder", "2"]
+    assert "minus short" in printed.out
 
 
 def test_a_table_of_one(trained, capsys):
     assert run(compare, trained / "long", "--no-baselines") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[3:]] == ["long"]
+    assert lines[1] == "one seed, after the last epoch (2)"
+    assert [line.split()[0] for line in lines[4:]] == ["long"]
     assert run(compare, trained / "long") == 0
     assert "minus long" in capsys.readouterr().out
 
@@ -179,10 +153,10 @@ def test_what_every_digit_is(trained, capsys):
     labels = labels_of(results[0])
     right = [np.array([result["predicted"]]) == labels for result in results]
     one = paired_bootstrap(np.concatenate(right[:2]).astype(float), right[2].astype(float))
-    found = lines["epochs=1", "linear"]
+    found = lines["short", "linear"]
     shown = [float(found[name]) for name in ("difference", "low", "high", "p")]
     assert shown == [one.mean, one.low, one.high, one.p]
-    assert found["reference"] == "epochs=2"
+    assert found["reference"] == "long"
     p = {row: float(line["p"]) for (row, what), line in lines.items() if what == "linear" and line["p"]}
     assert len(p) == 3
     corrected = {row: float(lines[row, "linear"]["p_holm"]) for row in p}
@@ -195,7 +169,7 @@ def test_the_table_is_written(trained, tmp_path, capsys):
     words = [trained / "long", "--format", "latex", "--out", out]
     assert run(compare, *words) == 0
     assert capsys.readouterr().out == f"{out}: 3 rows\n"
-    assert out.read_text().startswith("\\begin{table}")
+    assert out.read_text().startswith("% needs \\usepackage{booktabs}\n\\begin{table}")
     before = snapshot(tmp_path)
     assert "already exists; choose another --out, or add --overwrite" in refused(capsys, compare, *words)
     assert "is a folder" in refused(capsys, compare, *words[:-1], tmp_path, "--overwrite")
@@ -226,13 +200,13 @@ def test_baselines_that_are_the_same_are_one_row(store, tmp_path):
         made_up(tmp_path / "b0", store, seed=0, epochs=8),
     ]
     found = rows(comparison_table(folders, EVERYTHING))
-    assert list(found) == ["epochs=4", "epochs=8", "raw coordinates", "untrained encoder"]
+    assert list(found) == ["a", "b0", "raw coordinates", "untrained encoder"]
     assert len(found["raw coordinates"][0]) == 2
     changed(folders[2], lambda tree: tree["baselines"]["untrained"].update(top1=0.0, predicted=[0] * 9))
     found = rows(comparison_table(folders, EVERYTHING))
-    assert list(found)[3:] == ["untrained encoder of epochs=4", "untrained encoder of epochs=8"]
-    assert found["untrained encoder of epochs=8"] == [(0.0,)]
-    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["epochs=4", "epochs=8"]
+    assert list(found)[3:] == ["untrained encoder of a", "untrained encoder of b0"]
+    assert found["untrained encoder of b0"] == [(0.0,)]
+    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["a", "b0"]
 
 
 def test_what_may_differ_between_the_runs_of_a_row(store, tmp_path):
@@ -246,18 +220,27 @@ def test_what_may_differ_between_the_runs_of_a_row(store, tmp_path):
     assert len(comparison_table(folders, EVERYTHING, baselines=False).rows) == 1
 
 
-def test_names_of_rows(store, tmp_path):
+def test_names_of_rows(store, tmp_path, capsys):
+    """After the runs, their recipes or what differs between these: the first that tells rows apart."""
+
+    def names(by: str | None = None) -> list[str]:
+        return list(rows(comparison_table(folders, EVERYTHING, baselines=False, names=by)))
+
     folders = [made_up(tmp_path / f"crrl_seed{seed}", store, seed=seed) for seed in range(2)]
-    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["crrl"]
-    folders.append(made_up(tmp_path / "long", store, epochs=9))
-    assert list(rows(comparison_table(folders, EVERYTHING, baselines=False))) == ["epochs=4", "epochs=9"]
-    found = comparison_table(folders, EVERYTHING, baselines=False, named=True)
-    assert list(rows(found)) == ["crrl", "long"]
-    assert [row.runs for row in found.rows] == [["crrl_seed0", "crrl_seed1"], ["long"]]
+    assert names() == ["crrl"]
+    folders.append(made_up(tmp_path / "long_seed0", store, epochs=9))
+    assert (names(), names("keys")) == (["crrl", "long"], ["epochs=4", "epochs=9"])
     (tmp_path / "more").mkdir()
-    folders.append(made_up(tmp_path / "more" / "long", store, epochs=7))
-    found = comparison_table(folders, EVERYTHING, baselines=False, named=True)
-    assert len(rows(found)) == 3
+    folders.append(made_up(tmp_path / "more" / "long_seed0", store, epochs=7))
+    assert names() == ["epochs=4", "epochs=9", "epochs=7"]  # all recipes have one name
+    assert names("runs") == names("recipes") == [str(folders[place]) for place in (0, 2, 3)]
+    for folder, name in zip(folders[1:], ("a", "b_seed0", "c"), strict=True):
+        tree = yaml.safe_load((folder / "recipe.yaml").read_text())
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(tree | {"name": name}))
+    assert names() == names("recipes") == ["a", "b", "c"]
+    assert run(compare, *folders, "--names", "keys") == 0
+    printed = capsys.readouterr().out
+    assert all(f"epochs={epochs}" in printed for epochs in (4, 7, 9))
 
 
 def test_protocols_and_contents_are_never_mixed(store, tmp_path):
@@ -273,7 +256,10 @@ def test_protocols_and_contents_are_never_mixed(store, tmp_path):
     names = [column.name for column in table.columns]
     assert len(set(names)) == 4
     assert sum("epochs=7" in name for name in names) == sum("content=other" in name for name in names) == 1
-    assert any("no such result of epochs=4" in note for note in table.notes)
+    missing = [note for note in table.notes if note.startswith("no such result of ")]
+    assert len(missing) == 4
+    assert missing[0].startswith("no such result of b, c, d: linear top1")
+    assert [note.count("stand in columns of their own") for note in missing] == [1, 0, 0, 0]
     assert not any(cell and cell.difference for row in table.rows for cell in row.cells)
 
 
@@ -322,7 +308,7 @@ def test_results_without_answers_are_shown_and_not_judged(store, tmp_path):
     changed(folders[1], without("predicted"))
     table = comparison_table(folders, EVERYTHING, baselines=False)
     assert [row.cells[0].difference is not None for row in table.rows] == [False, False, True]
-    assert "no p for linear top1: no answers of epochs=5 are kept that give this score" in table.notes
+    assert "no p for linear top1: no answers of 5 are kept that give this score" in table.notes
     table = comparison_table(folders, EVERYTHING, against=folders[1], baselines=False)
     assert not any(row.cells[0].difference for row in table.rows)
 
@@ -333,7 +319,7 @@ def test_answers_that_do_not_give_the_score_are_not_used(store, tmp_path):
     changed(folders[2], lambda tree: tree["predicted"].pop())
     table = comparison_table(folders, EVERYTHING, baselines=False)
     assert not any(row.cells[0].difference for row in table.rows)
-    assert any("no answers of epochs=5, epochs=6 are kept" in note for note in table.notes)
+    assert any("no answers of 5, 6 are kept" in note for note in table.notes)
 
 
 def test_a_store_that_was_moved_or_prepared_anew_gives_no_labels(store, tmp_path):
@@ -361,6 +347,130 @@ def test_repeats_of_a_seed_count_as_their_mean(store, tmp_path):
     assert table.rows[1].cells[0].difference is not None
     assert "finetune_0.1: every seed counts with its mean over 2 repeats" in table.notes
     assert any("beside finetune" in note for note in table.notes)
+
+
+def fused(folder: Path, store: Path, seed: int = 0, **facts) -> Path:
+    """A fusion of two made-up runs with a result, which lies in a folder of its own."""
+    runs = [
+        made_up(folder.parent / f"{name}_seed{seed}", store, seed=seed, epochs=epochs)
+        for name, epochs in (("joint", 4), ("bone", 5))
+    ]
+    recipes = [yaml.safe_load((run / "recipe.yaml").read_text()) for run in runs]
+    kept = result_of(runs[0])
+    parts = {f"{run.name} alone": {name: kept[name] for name in ("top1", "predicted")} for run in runs}
+    told = [
+        {"name": run.name, "folder": str(run), "recipe": tree}
+        for run, tree in zip(runs, recipes, strict=True)
+    ]
+    result = kept | {"evaluator": "fuse", "parts": parts, "runs": told} | facts
+    write_result(folder, result)
+    return folder
+
+
+def test_fusions_are_compared_as_runs_are(store, tmp_path, capsys):
+    folders = [fused(tmp_path / f"joint_seed{seed}+bone_seed{seed}", store, seed) for seed in range(2)]
+    table = comparison_table(folders, EVERYTHING)
+    names = ["joint+bone", "joint alone", "bone alone", "raw coordinates", "untrained encoder"]
+    assert [(row.name, list(row.seeds), row.epoch) for row in table.rows] == [
+        (name, [0, 1], None if place else 4) for place, name in enumerate(names)
+    ]
+    assert [column.name for column in table.columns] == ["fuse top1"]
+    assert table.rows[1].cells[0].difference.mean == 0
+    assert run(compare, *folders, "--no-baselines") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:5]] == ["joint+bone"]
+    single = made_up(tmp_path / "alone", store, epochs=9)
+    table = comparison_table([single, *folders], EVERYTHING, baselines=False)
+    assert [row.name for row in table.rows] == ["alone", "joint+bone"]
+    assert [[cell is not None for cell in row.cells] for row in table.rows] == [[True, False], [False, True]]
+    assert "has the same recipe and seed as" in refused(
+        capsys, compare, folders[0], shutil.copytree(folders[0], tmp_path / "copy")
+    )
+
+
+def test_a_folder_may_hold_fusions_of_several_runs_beside_its_own_results(store, tmp_path):
+    folder = made_up(tmp_path / "a", store, epochs=9)
+    fused(folder, store)
+    three = json.loads((folder / "eval" / "fuse-store-cross_view.json").read_text())["runs"]
+    fused(folder, store, runs=[*three, three[0] | {"folder": "/another"}])
+    table = comparison_table([folder], EVERYTHING, baselines=False, names="recipes")
+    assert sorted((row.name, row.epoch) for row in table.rows) == [("a", 9), ("a+a", 4), ("a+a+a", 4)]
+    assert table.rows[0].name == "a"
+
+
+def test_the_folder_of_all_fusions_stands_for_each(store, tmp_path, capsys):
+    for seed in range(2):
+        (tmp_path / "fused").mkdir(exist_ok=True)
+        fused(tmp_path / f"joint_seed{seed}+bone_seed{seed}", store, seed).rename(
+            tmp_path / "fused" / f"j+b{seed}"
+        )
+    folders = sorted(tmp_path.iterdir())  # as runs/* has them
+    table = comparison_table(folders, EVERYTHING, baselines=False, names="runs")
+    assert ["j+b0", "j+b1"] in [row.runs for row in table.rows]
+    made_up(tmp_path / "fused", store, epochs=9)  # a run of that name
+    table = comparison_table([tmp_path / "fused"], EVERYTHING)
+    assert table.rows[0].name == "fused"
+    shutil.rmtree(tmp_path / "fused")
+    (tmp_path / "fused").mkdir()
+    assert "fused: not a run" in refused(capsys, compare, tmp_path / "fused")
+
+
+def test_an_older_fusion_is_refused(store, tmp_path, capsys):
+    folder = fused(tmp_path / "joint+bone", store, runs=[{"name": "joint"}, {"name": "bone"}])
+    line = refused(capsys, compare, folder)
+    assert "does not hold the recipes of the runs that were fused; fuse them again" in line
+    folder = fused(tmp_path / "other", store, runs=[{"recipe": {"name": "a"}}])
+    assert "other/eval/fuse-store-cross_view.json: runs.0.recipe: data: this key is missing" in refused(
+        capsys, compare, folder
+    )
+
+
+def test_from_scratch_no_epoch_is_shown(store, tmp_path, capsys):
+    scratch = {"evaluator": "finetune_scratch", "epoch": 0}
+    folders = [made_up(tmp_path / name, store, seed=seed, **scratch) for seed, name in enumerate("ab")]
+    table = comparison_table(folders[:1], EVERYTHING)
+    assert [row.epoch for row in table.rows] == [None] * 3
+    assert run(compare, folders[0]) == 0
+    assert "epoch" not in capsys.readouterr().out
+    made_up(folders[0], store)
+    table = comparison_table(folders, EVERYTHING)
+    assert table.rows[0].epoch == 4
+    assert "finetune_scratch: begins at random, after no epoch of pretraining" in table.notes
+
+
+def test_the_areas_under_all_curves_are_columns(store, tmp_path):
+    curves = {"noise": {"area": 0.5}, "missing": {"area": 0.25}}
+    facts = {
+        "evaluator": "robustness",
+        "curves": curves,
+        "baselines": {"raw": {"top1": 0.5, "curves": curves}},
+    }
+    folders = [made_up(tmp_path / f"{epochs}", store, epochs=epochs, **facts) for epochs in (4, 5)]
+    made_up(folders[0], store, evaluator="early", curves={"seen": {"area": 0.75}})
+    table = comparison_table(folders, EVERYTHING)
+    found = {column.name: table.rows[0].cells[place].mean for place, column in enumerate(table.columns)}
+    assert found == {
+        "early area, seen": 0.75,
+        "robustness area, noise": 0.5,
+        "robustness area, missing": 0.25,
+    }
+    assert [cell and cell.mean for cell in table.rows[2].cells] == [None, 0.5, 0.25]
+    table = comparison_table(folders, Wanted(scores=["top1"]), baselines=False)
+    assert [column.name for column in table.columns] == ["early top1", "robustness top1"]
+
+
+def test_every_note_is_there_once(store, tmp_path):
+    for name, more in (("a", ("knn", "linear_cmd", "finetune_0.1", "finetune_0.5")), ("b", ())):
+        made_up(tmp_path / name, store, epochs=4 + len(more))
+        for evaluator in more:
+            made_up(tmp_path / name, store, epochs=4 + len(more), evaluator=evaluator)
+            path = tmp_path / name / "eval" / f"{evaluator}-store-cross_view.json"
+            tree = json.loads(path.read_text())
+            if evaluator.startswith("finetune"):
+                path.write_text(json.dumps(tree | {"predicted": [tree["predicted"]] * 3}))
+    notes = comparison_table([tmp_path / "a", tmp_path / "b"], EVERYTHING).notes
+    assert sum("no such result of b" in note for note in notes) == 1
+    assert "finetune_0.1, finetune_0.5: every seed counts with its mean over 3 repeats" in notes
+    assert len(set(notes)) == len(notes)
 
 
 def test_what_a_reader_must_know(store, tmp_path):
@@ -423,6 +533,8 @@ def test_runs_that_cannot_be_compared(store, tmp_path, capsys):
     older = made_up(tmp_path / "e", store, epochs=5, evaluator="knn")
     assert run(compare, folder, older, "--evaluator", "knn") == 0
     shutil.copy(path, path.with_name("copy.json"))
+    assert run(compare, folder) == 0
+    path.with_name("copy.json").write_text(path.read_text().replace(f'"top1": {5 / 9}', '"top1": 0.25'))
     line = refused(capsys, compare, folder)
     assert "is of the same as" in line
     assert "remove the older one" in line

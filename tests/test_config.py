@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ssl_skeleton.config import Config, apply_overrides, leaves, parse_yaml, read_yaml
+from ssl_skeleton.config import Config, Short, apply_overrides, leaves, parse_yaml, read_yaml
 from ssl_skeleton.errors import UserError
 
 
@@ -214,8 +214,36 @@ def test_an_override_changes_only_the_place_it_names():
 
 
 def test_aliases_inside_an_override_part_too():
-    changed = apply_overrides({}, ["a=[&x {b: 1}, *x]", "a.0.b=2"])
-    assert changed == {"a": [{"b": 2}, {"b": 1}]}
+    changed = apply_overrides({}, ["a=[&x {b: 1}, *x]", "a.0.c=2"])
+    assert changed == {"a": [{"b": 1, "c": 2}, {"b": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["a.b=1", "a.b=2"], "'a.b=1': 'a.b=2' undoes it; give one of the two"),
+        (["a.b.c=1", "x=3", "a={d: 2}"], "'a.b.c=1': 'a={d: 2}' undoes it"),
+        (["a={b: 1, c: 2}", "a.c=3"], "'a={b: 1, c: 2}': 'a.c=3' undoes it"),
+        (["list=[1, 2]", "list.1=3"], "'list=[1, 2]': 'list.1=3' undoes it"),
+        ([Short("a.b=1", "--bee 1"), "a={}"], "--bee 1: 'a={}' undoes it"),
+        (["a.b=1", Short("a.b=2", "--bee 2")], "'a.b=1': --bee 2 undoes it"),
+    ],
+)
+def test_no_override_is_undone_silently(overrides, message):
+    with pytest.raises(UserError) as caught:
+        apply_overrides({"list": [0, 0]}, overrides)
+    assert one_line(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["a.b=1", "a.c=2"], ["a={b: 1}", "a.c=2"], ["ab=1", "a=2"], ["a.b=1", "a.bc=2"], ["a=", "a.b=1"]],
+)
+def test_overrides_that_add_to_each_other(overrides):
+    tree = {}
+    for override in overrides:
+        tree = apply_overrides(tree, [override])
+    assert apply_overrides({}, overrides) == tree
 
 
 @pytest.mark.parametrize(
@@ -230,6 +258,27 @@ def test_aliases_inside_an_override_part_too():
 )
 def test_overrides_read_key_path_and_value(override, wanted):
     assert apply_overrides({"a": {"b": 1}, "list": [1, [2]]}, [override]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("tree", "overrides", "message"),
+    [
+        ({}, ["limit=x"], "'limit=x': limit: "),
+        ({}, ["part={name: small, size: few}"], "'part={name: small, size: few}': part.size: "),
+        ({}, [Short("part={name: tiny}", "--part tiny")], "--part tiny: part: unknown name 'tiny'"),
+        ({}, ["part={name: large}", "part.rat=2.0"], "'part.rat=2.0': part: unknown key 'rat'"),
+        ({}, ["part={name: small}", "part.sizes=2", "limit=1.0"], "'part.sizes=2': part: unknown key"),
+        ({"titel": "a"}, ["limit=2.0"], "here: unknown key 'titel'"),
+        ({"titel": "a"}, [], "here: unknown key 'titel'"),
+    ],
+)
+def test_a_mistake_is_that_of_the_override_without_which_it_would_not_be(tree, overrides, message):
+    whole = {"title": "a", "part": {"name": "small"}} | tree
+    with pytest.raises(UserError) as caught:
+        Whole.from_overridden(whole, overrides, "here")
+    assert one_line(caught.value).startswith(message)
+    if not message.startswith("here"):
+        Whole.from_overridden(whole, [], "here")
 
 
 def test_an_override_starts_a_tree():

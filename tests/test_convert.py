@@ -1,21 +1,13 @@
 import shlex
-import signal
 
+import commands
 import pytest
 import safetensors.torch
 import torch
 from published_shift_gcn import features, random_state, scores
 
 from ssl_skeleton import convert
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.encoders.released import load_released
-
-
-@pytest.fixture(autouse=True)
-def _keep_handlers():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +19,11 @@ def weights(tmp_path_factory):
 
 
 def run(*words) -> int:
-    return run_command(convert.main, ["shift_gcn", *(str(word) for word in words)])
+    return commands.run(convert, "shift_gcn", *words)
 
 
 def refused(capsys, *words) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    assert run(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
+    return commands.refused(capsys, convert, "shift_gcn", *words)
 
 
 def published_scores(x_nctvm):
@@ -256,6 +242,6 @@ def test_nothing_is_overwritten_unasked(weights, tmp_path, capsys):
 )
 def test_mistakes_at_convert(words, fault, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_command(convert.main, shlex.split(words)) == 2
+    assert commands.run(convert, *shlex.split(words)) == 2
     assert fault in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]

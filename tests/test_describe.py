@@ -1,22 +1,14 @@
 import json
-import signal
 import subprocess
 import sys
 
+import commands
 import pytest
 from builders import recordings, stored
 from hypothesis import given, settings
 from tiny import tiny_store
 
 from ssl_skeleton import describe
-from ssl_skeleton.cli import run_command
-
-
-@pytest.fixture(autouse=True)
-def _keep_handlers():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -25,18 +17,11 @@ def store(tmp_path):
 
 
 def run(*words) -> int:
-    return run_command(describe.main, [str(word) for word in words])
+    return commands.run(describe, *words)
 
 
 def refused(capsys, *words) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
+    return commands.refused(capsys, describe, *words)
 
 
 def test_a_store_is_described(store, tmp_path, capsys):

@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shlex
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,7 +97,6 @@ def type_in(line: str) -> None:
 @pytest.mark.parametrize("title", sections())
 def test_everything_in_the_guide_works(title, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
     blocks = sections()[title]
     for block in blocks:
         assert block.language in ("sh", "python", "yaml", "csv")
@@ -110,7 +108,6 @@ def test_everything_in_the_guide_works(title, tmp_path, monkeypatch, capsys):
     for block in blocks:
         for line in block.text.splitlines() if block.language == "sh" else ():
             type_in(line)
-    signal.signal(signal.SIGTERM, before)
     printed = capsys.readouterr()
     assert "skipped none of" in printed.out
     assert "damaged" not in printed.out

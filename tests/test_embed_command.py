@@ -2,37 +2,24 @@ import csv
 import json
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
+from commands import snapshot
 from mediapipe_files import world_landmarks
 from tiny import recipe_tree, tiny_recipe, tiny_store, write_recordings
 
 from ssl_skeleton import embed
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.evaluation.search import embeddings as embeddings_module
 from ssl_skeleton.evaluation.search.embeddings import read_embeddings
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.runs.embedding import embed as embed_run
 from ssl_skeleton.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("place")
 OWN = {"dataset": "mine", "fps": 30, "layout": "kinect_v1_20", "names": "{label}_s{subject}"}
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """Where the test is, and where temporary files go; both are looked at in the end."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path / "work"
-    signal.signal(signal.SIGTERM, before)
-    assert not list((tmp_path / "temporary").iterdir())
-    assert not [path for path in (tmp_path / "work").rglob("*") if path.name.startswith(".")]
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +36,11 @@ def folder(store, tmp_path_factory) -> Path:
 
 
 def run(*words) -> int:
-    return run_command(embed.main, [str(word) for word in words])
+    return commands.run(embed, *words)
 
 
 def refused(capsys, *words) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
-
-
-def snapshot(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return commands.refused(capsys, embed, *words)
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:
@@ -86,6 +62,11 @@ def test_a_store_is_embedded(folder, store, capsys):
     assert [line["class"] for line in lines_of(Path("out/clips.csv"))] == expected.class_names
     assert {path.name for path in Path("out").iterdir()} == {"embeddings.npz", "clips.csv", "meta.json"}
     assert snapshot(folder) == before
+
+
+def test_one_store_is_embedded_at_a_time(folder, store, capsys):
+    words = ["--run", folder, "--store", store, "--store", store, "--out", "x"]
+    assert "argument --store: stands twice; give it once" in refused(capsys, *words)
 
 
 def test_a_part_of_a_split(folder, store, capsys):

@@ -3,42 +3,30 @@ import shutil
 import signal
 from pathlib import Path
 
+import commands
 import pytest
+import torch
 import yaml
+from commands import run, snapshot
 from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import finetune, pretrain
-from ssl_skeleton.cli import run_command
+from ssl_skeleton.data.views.view import SamplingConfig, ViewConfig, make_view
+from ssl_skeleton.encoders.released import Released, load_released
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.checkpoint import load_checkpoint
 
 QUICK = ["evaluation.finetune.epochs=1", "evaluation.finetune.batch=9"]
+SCRATCH = "finetune_scratch-store-cross_view-epochs=1-batch=9.json"  # the result of that
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was(tmp_path, monkeypatch):
+def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def run(command, *words) -> int:
-    """A command in this process; gives its exit code."""
-    return run_command(command.main, [str(word) for word in words])
 
 
 def refused(capsys, *words) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(finetune, *words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
-
-
-def snapshot(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return commands.refused(capsys, finetune, *words, begun=True)
 
 
 def evaluated(folder: Path) -> set[str]:
@@ -80,33 +68,83 @@ def test_a_run_is_finetuned(folder, capsys):
             for epoch in (1, 2):
                 assert f"\n{name}, repeat {repeat} of 2, {epoch}/2  loss " in printed.out
     head = lines.index("finetune_0.5 on store, split cross_view, in %, mean ± deviation of 2 repeats")
-    assert [line.split("  ")[0] for line in lines[head + 2 : head + 5]] == [
+    assert [line.split("  ")[0] for line in lines[head + 3 : head + 6]] == [
         "fine-tuned",
         "raw coordinates, linear",
         "from scratch",
     ]
-    assert all(" ± " in line for line in lines[head + 2 : head + 5])
-    names = {"finetune_0.5-store-cross_view.json", "finetune_scratch_0.5-store-cross_view.json"}
+    assert all(" ± " in line for line in lines[head + 3 : head + 6])
+    names = {
+        f"{name}_0.5-store-cross_view-epochs=2-repeats=2.json" for name in ("finetune", "finetune_scratch")
+    }
     assert evaluated(folder) == names
     added = snapshot(folder).keys() - before.keys()
     assert added == {folder / "eval", *(folder / "eval" / name for name in names)}
 
 
+def kept_and_scored(folder: Path, file: str, *words: str) -> tuple[Released, dict]:
+    """What `--keep` wrote, and the result beside it."""
+    assert run(finetune, "--run", folder, "--no-untrained", "--keep", file, *QUICK, *words) == 0
+    (path,) = (folder / "eval").glob("finetune*.json")
+    return load_released(file), json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("file", ["kept.safetensors", "kept.pt"])
+def test_what_was_trained_can_be_kept(file, folder, capsys):
+    kept, result = kept_and_scored(folder, file, "evaluation.finetune.repeats=2")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith(f"written to {folder / 'eval' / 'finetune-store-cross_view'}")
+    assert lines[-1] == f"kept in {file}"
+    opened = Run.open(folder)
+    assert (kept.layout, kept.frames, kept.bodies) == (opened.layout, 6, 1)
+    assert kept.source == "contrast, fine-tuned on store, split cross_view"
+    test = torch.from_numpy(opened.splits[0].test)
+    sampling = SamplingConfig(frames=kept.frames, bodies=kept.bodies, normalise=kept.normalise)
+    clips = make_view(opened.packed, test, sampling, ViewConfig(streams=kept.streams), None)
+    answers = kept.scores(clips.x, clips.lengths).argmax(dim=1)
+    assert answers.tolist() == result["predicted"][0]
+    assert "kept" in refused(capsys, "--run", folder, "--keep", file)
+
+
+@pytest.mark.parametrize(("frames", "same"), [(8, True), (6, False)])
+def test_a_graph_encoder_is_kept_with_a_classifier_that_gives_the_same(frames, same, house, tmp_path):
+    """Its blocks make one step of four frames."""
+    words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path, "--from-scratch", *QUICK]
+    shape = ["encoder={name: st_gcn, width: 0.125, depth: 0.3}", f"data.frames={frames}"]
+    assert run(finetune, *words, *shape, "--keep", "kept.pt") == 0
+    kept, opened = load_released("kept.pt"), Run.open(tmp_path / "contrast")
+    assert (kept.head is not None) is same
+    if same:
+        (path,) = (tmp_path / "contrast" / "eval").iterdir()
+        split, sampling = opened.splits[0], opened.recipe.data
+        view = ViewConfig(streams=kept.streams)
+        clips = make_view(opened.packed, torch.from_numpy(split.test), sampling, view, None)
+        answers = kept.scores(clips.x, clips.lengths).argmax(dim=1).tolist()
+        assert [answers] == json.loads(path.read_text())["predicted"]
+
+
+def test_a_pooling_that_released_encoders_lack_keeps_no_classifier(folder):
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["representation"]["pooling"] = "mean_max"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert kept_and_scored(folder, "kept.pt")[0].head is None
+
+
 def test_from_scratch_needs_no_trained_encoder(folder, capsys):
     assert run(finetune, "--run", folder, "--from-scratch", *QUICK) == 0
-    kept = (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes()
+    kept = (folder / "eval" / SCRATCH).read_bytes()
     shutil.rmtree(folder / "checkpoints")
     shutil.rmtree(folder / "eval")
     assert "main.pt: no such checkpoint" in refused(capsys, "--run", folder, *QUICK)
     assert run(finetune, "--run", folder, "--from-scratch", *QUICK) == 0
     assert "\nfrom scratch " in capsys.readouterr().out
-    assert evaluated(folder) == {"finetune_scratch-store-cross_view.json"}
-    assert (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes() == kept
+    assert evaluated(folder) == {SCRATCH}
+    assert (folder / "eval" / SCRATCH).read_bytes() == kept
 
 
 def test_without_the_untrained_baseline(folder, capsys):
     assert run(finetune, "--run", folder, "--no-untrained", *QUICK) == 0
-    assert evaluated(folder) == {"finetune-store-cross_view.json"}
+    assert evaluated(folder) == {"finetune-store-cross_view-epochs=1-batch=9.json"}
     assert "from scratch" not in capsys.readouterr().out
 
 
@@ -123,12 +161,12 @@ def test_a_recipe_alone_is_learned_with_labels_and_may_be_pretrained_later(house
     assert (folder / "recipe.yaml").read_bytes() == (house / "runs/contrast/recipe.yaml").read_bytes()
     assert run(finetune, *words, "--from-scratch", *QUICK, "evaluation.finetune.labels=0.5") == 0
     assert evaluated(folder) == {
-        "finetune_scratch-store-cross_view.json",
-        "finetune_scratch_0.5-store-cross_view.json",
+        SCRATCH,
+        "finetune_scratch_0.5-store-cross_view-epochs=1-batch=9.json",
     }
     whole = "evaluation={finetune: {epochs: 1, labels: 0.3}}"
     assert run(finetune, *words, "--from-scratch", whole) == 0
-    assert "finetune_scratch_0.3-store-cross_view.json" in evaluated(folder)
+    assert any(name.startswith("finetune_scratch_0.3-store-cross_view-") for name in evaluated(folder))
     assert run(pretrain, *words) == 2
     assert run(pretrain, *words, "--resume") == 0
     one, other = (
@@ -136,9 +174,9 @@ def test_a_recipe_alone_is_learned_with_labels_and_may_be_pretrained_later(house
         for place in (folder, house / "runs" / "contrast")
     )
     assert one.equal(other)
-    before = (folder / "eval" / "finetune_scratch-store-cross_view.json").read_bytes()
+    before = (folder / "eval" / SCRATCH).read_bytes()
     assert run(finetune, "--run", folder, *QUICK) == 0
-    result = json.loads((folder / "eval" / "finetune_scratch-store-cross_view.json").read_text())
+    result = json.loads((folder / "eval" / SCRATCH).read_text())
     assert result == json.loads(before)
 
 
@@ -146,7 +184,7 @@ def test_what_a_recipe_and_its_overrides_say_is_done(house, tmp_path):
     words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path, "--from-scratch", *QUICK]
     assert run(finetune, *words, "name=other", "seed=3", "data.split=cross_view_dev") == 0
     (path,) = (tmp_path / "other" / "eval").iterdir()
-    assert path.name == "finetune_scratch-store-cross_view_dev.json"
+    assert path.name == SCRATCH.replace("cross_view", "cross_view_dev")
     assert json.loads(path.read_text())["seed"] == 3
     assert yaml.safe_load((tmp_path / "other" / "recipe.yaml").read_text())["seed"] == 3
 
@@ -164,11 +202,10 @@ def test_an_override_does_the_same_to_a_recipe_as_to_a_run(override, house, fold
     words = ["--from-scratch", *QUICK, override]
     assert run(finetune, "--cfg", house / "recipe.yaml", "--runs", tmp_path / "runs", *words) == 0
     assert run(finetune, "--run", folder, *words) == 0
-    results = (
-        one / "eval" / "finetune_scratch-store-cross_view.json"
-        for one in (folder, tmp_path / "runs/contrast")
+    (path,) = (folder / "eval").iterdir()
+    one, other = (
+        json.loads((place / "eval" / path.name).read_text()) for place in (folder, tmp_path / "runs/contrast")
     )
-    one, other = map(json.loads, (path.read_text() for path in results))
     assert one == other
     assert one["protocol"]["augment"]["crop"] == 0.5
 
@@ -176,6 +213,16 @@ def test_an_override_does_the_same_to_a_recipe_as_to_a_run(override, house, fold
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--run", "{house}/runs/contrast", "evaluation.finetune.optimiser=sgd"],
+            "error: 'evaluation.finetune.optimiser=sgd': evaluation.finetune.optimiser: ",
+        ),
+        (
+            ["--cfg", "{house}/recipe.yaml", "--from-scratch", "evaluation.finetune.epoch=1"],
+            "error: 'evaluation.finetune.epoch=1': evaluation.finetune: unknown key 'epoch'",
+        ),
+        (["--run", "{house}/runs/contrast", "--keep", "{house}/recipe.yaml"], "recipe.yaml: already exists"),
+        (["--run", "{house}/runs/contrast", "--keep", "kept.bin"], "ends in .safetensors or .pt"),
         ([], "one of the arguments --run --cfg is required"),
         (["--run", "{house}/runs/contrast", "--cfg", "{house}/recipe.yaml"], "not allowed with argument"),
         (["--run", "{house}/runs/contrast", "--from-scratch", "--no-untrained"], "not allowed with argument"),

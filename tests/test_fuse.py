@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from poisoning import poison_frames, poison_labels, set_labels, without_scores
@@ -51,7 +52,7 @@ def words(house: Path, *more: str, names=tuple(STREAMS)) -> list[str]:
 
 
 def test_a_result_holds_all_that_is_promised(house, result):
-    path = house / "fused" / "eval" / "fuse_weighted-store-cross_view.json"
+    path = house / "fused" / "eval" / "fuse_weighted-store-cross_view-weights=0.6,0.6,0.4.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert [file for file in (house / "fused").rglob("*") if file.is_file()] == [path]
     facts = {"evaluator": "fuse_weighted", "store": "store", "split": "cross_view", "epoch": 1, "seed": 0}
@@ -59,6 +60,9 @@ def test_a_result_holds_all_that_is_promised(house, result):
     assert result["streams"] == ["joint", "bone", "motion"]
     assert [run["name"] for run in result["runs"]] == list(STREAMS)
     assert [run["streams"] for run in result["runs"]] == list(STREAMS.values())
+    assert [run["folder"] for run in result["runs"]] == [str(run.folder) for run in runs(house)]
+    assert [run["recipe"] for run in result["runs"]] == [run.recipe.to_tree() for run in runs(house)]
+    assert result["overridden"] == {"weights": [0.6, 0.6, 0.4]}
     assert result["weights"] == [0.6, 0.6, 0.4]
     assert list(result["parts"]) == ["equal weights", "joint alone", "bone alone", "motion alone"]
     assert list(result["baselines"]) == ["raw", "raw_streams", "untrained"]
@@ -118,9 +122,10 @@ def test_probabilities_are_fused_as_weighted(house, result, monkeypatch, tmp_pat
 def test_no_way_to_fuse_takes_the_place_of_another(house, tmp_path):
     ways = {
         "fuse": [],
-        "fuse_weighted": ["evaluation.fuse.weights=[1, 2, 3]"],
-        "fuse_chosen_crrl_2_clips": ["evaluation.fuse.choose=accuracy", "evaluation.clips=2"],
+        "fuse_weighted": ["evaluation.fuse.weights=[1.0, 2.0, 3.0]"],
+        "fuse_chosen_accuracy_crrl_2_clips": ["evaluation.fuse.choose=accuracy", "evaluation.clips=2"],
     }
+    endings = {"fuse_weighted": "-weights=1.0,2.0,3.0"}
     for name, how in ways.items():
         protocol = "{name: crrl, epochs: 2}" if "crrl" in name else "{epochs: 2}"
         found = fuse(runs(house, f"evaluation.linear={protocol}", *how), tmp_path)
@@ -128,8 +133,35 @@ def test_no_way_to_fuse_takes_the_place_of_another(house, tmp_path):
         assert [one["epochs"] for one in found["probe_protocol"]] == [2, 2, 2]
     assert found["windows"] == {"count": 2, "share": 0.9}
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {
-        f"{name}-store-cross_view.json" for name in ways
+        f"{name}-store-cross_view{endings.get(name, '')}-linear.epochs=2.json" for name in ways
     }
+
+
+def test_fusions_of_other_runs_and_by_other_weights_lie_side_by_side(house, tmp_path):
+    """The same again takes the place of what was there."""
+    out = tmp_path / "out"
+    for weights in ("[1.0, 2.0]", "[2.0, 1.0]", "[2.0, 1.0]"):
+        fuse(runs(house, f"evaluation.fuse.weights={weights}", names=["joint", "bone"]), out)
+    for names in (["joint", "bone"], ["joint", "motion"], ["bone", "joint"], ["joint", "bone"]):
+        fuse(runs(house, names=names), out)
+    kept = [json.loads(path.read_text()) for path in (out / "eval").iterdir()]
+    assert sorted((one["weights"], [run["name"] for run in one["runs"]]) for one in kept) == [
+        ([0.5, 0.5], ["bone", "joint"]),
+        ([0.5, 0.5], ["joint", "bone"]),
+        ([0.5, 0.5], ["joint", "motion"]),
+        ([1.0, 2.0], ["joint", "bone"]),
+        ([2.0, 1.0], ["joint", "bone"]),
+    ]
+
+
+def test_what_one_run_has_and_another_has_not_is_a_setting(house, tmp_path):
+    other = shutil.copytree(house / "runs" / "bone", tmp_path / "bone")
+    override = "evaluation.linear.epochs=6"
+    (other / "recipe.yaml").write_text(
+        (other / "recipe.yaml").read_text().replace("epochs: 5\n", "epochs: 6\n")
+    )
+    pair = [Run.open(other, [override]), *runs(house, override, names=["joint"])]
+    assert fuse(pair, tmp_path / "out")["overridden"] == {"linear.epochs": 6}
 
 
 def test_fused_runs_that_see_the_same_have_no_raw_streams(house, tmp_path):
@@ -189,22 +221,19 @@ def test_the_command(house, capsys, tmp_path):
     assert rows["joint alone"] == fused  # the first one's weight is 1
     assert {"raw coordinates", "untrained, fused", "raw joint+bone+motion,"} <= rows.keys()
     out = house / "runs" / "fused" / "joint+bone+motion"
-    assert lines[-1] == ["written", "below", str(out)]
-    assert (out / "eval" / "fuse_weighted-store-cross_view.json").is_file()
+    path = out / "eval" / "fuse_weighted-store-cross_view-weights=1.0,0.0,0.0.json"
+    assert lines[-1] == ["written", "to", str(path)]
+    assert path.is_file()
     more = ["--choose", "--out", str(tmp_path / "out"), "evaluation.fuse.steps=4"]
     assert run_command(fuse_command.main, [*words(house)[1:], *more]) == 0  # without --run
     assert ", chosen by log_likelihood on 4 clips held out\n" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "eval" / "fuse_chosen-store-cross_view.json").read_text())
+    found = json.loads((tmp_path / "out" / "eval" / "fuse_chosen-store-cross_view-steps=4.json").read_text())
     assert found["protocol"]["steps"] == 4
     assert [weight for weight in found["weights"] if weight not in (1 / 3, 0, 0.25, 0.5, 0.75, 1)] == []
 
 
 def refused(capsys, *words: str) -> str:
-    capsys.readouterr()
-    assert run_command(fuse_command.main, list(words)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
+    return commands.refused(capsys, fuse_command, *words)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +253,22 @@ def refused(capsys, *words: str) -> str:
             ["--choose", "evaluation.fuse.held_out=0.99"],
             "held_out: 0.99 of 18 clips leaves none to learn from",
         ),
+        (
+            ["--choose", "evaluation.fuse.held_out=0.95"],
+            "held_out: 0.95 of 18 clips leaves 1 to learn from, of one class; take a smaller share",
+        ),
     ],
 )
 def test_mistakes_are_one_line(more, message, house, capsys, tmp_path):
     assert message in refused(capsys, *words(house, "--out", str(tmp_path / "out"), *more))
     assert not (tmp_path / "out").exists()
+
+
+def test_too_few_clips_to_choose_by_are_refused_before_anything_is_encoded(house, tmp_path, monkeypatch):
+    monkeypatch.setattr(fusing, "representations", lambda run: pytest.fail("it was encoded"))
+    choosing = ["evaluation.fuse.choose=accuracy", "evaluation.fuse.held_out=0.95"]
+    with pytest.raises(UserError, match="leaves 1 to learn from, of one class"):
+        fuse(runs(house, *choosing), tmp_path / "out")
 
 
 def test_a_training_part_of_one_class(house, tmp_path, monkeypatch):

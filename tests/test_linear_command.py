@@ -1,35 +1,23 @@
 import csv
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import yaml
+from commands import run
 from tiny import CAMERAS, CLASSES, REPETITIONS, recipe_tree, tiny_store
 
 from ssl_skeleton import linear, pretrain
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.evaluation.features import WHOLE, Features, Look, raw_encoding
 from ssl_skeleton.evaluation.linear import linear_probabilities
 from ssl_skeleton.runs import probing
 from ssl_skeleton.runs.probing import windows
 from ssl_skeleton.runs.run import Run
-
-
-@pytest.fixture(autouse=True)
-def _keep_handlers():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def run(command, *words) -> int:
-    """A command in this process; gives its exit code."""
-    return run_command(command.main, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +40,16 @@ def scored(house, capsys) -> Callable:
         assert run(linear, "--run", folder, *words) == 0, capsys.readouterr().err
         printed = capsys.readouterr()
         assert printed.err == ""
-        evaluator = printed.out.split()[0]
-        return json.loads((folder / "eval" / f"{evaluator}-{store}-cross_view.json").read_text()), printed.out
+        path = Path(printed.out.splitlines()[-1].removeprefix("written to "))
+        assert path.name.startswith(f"{printed.out.split()[0]}-{store}-cross_view")
+        assert path.parent == folder / "eval"
+        return json.loads(path.read_text()), printed.out
 
     return score
 
 
 def refused(capsys, house: Path, *words: str) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(linear, "--run", house / "runs" / "contrast", *words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
+    return commands.refused(capsys, linear, "--run", house / "runs" / "contrast", *words)
 
 
 def relabelled(house: Path, name: str, label: Callable[[int, int], int]) -> Path:
@@ -161,8 +145,8 @@ def test_no_protocol_takes_the_place_of_another(house, scored):
         result, printed = scored(*words)
         assert result["evaluator"] == name
         assert printed.startswith(f"{name} on store, split cross_view")
-    kept = {path.name for path in (house / "runs" / "contrast" / "eval").iterdir()}
-    assert {f"{name}-store-cross_view.json" for name in names.values()} <= kept
+    kept = {path.stem.split("-store-")[0] for path in (house / "runs" / "contrast" / "eval").iterdir()}
+    assert {*names.values()} <= kept
 
 
 def test_a_class_that_only_test_clips_show_is_told(house, scored):
@@ -171,6 +155,39 @@ def test_a_class_that_only_test_clips_show_is_told(house, scored):
     assert result["unseen"] == result["baselines"]["raw"]["unseen"] == [2]
     assert result["per_class"][2] == 0
     assert "\nno training clip shows fast\n" in printed
+
+
+def test_what_was_chosen_stands_below_the_table(scored):
+    for protocol, name in (("tuned", "rate"), ("logistic", "strength")):
+        result, printed = scored("--protocol", protocol)
+        chosen = [result[name], *(scores[name] for scores in result["baselines"].values())]
+        rows = ("trained", "raw coordinates", "untrained encoder")
+        told = ", ".join(f"{row} {value:g}" for row, value in zip(rows, chosen, strict=True))
+        assert f"\n{name} chosen on held-out training clips: {told}\n" in printed
+        assert printed.splitlines()[1] == "clips: 18 training, 9 test"
+    for words in (["--protocol", "cmd"], ["evaluation.linear.rates=[0.1]"]):
+        assert "chosen" not in scored(*words)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "simclr"], "error: --protocol simclr: evaluation.linear: unknown name 'simclr'"),
+        (["--clips", "0"], "error: --clips 0: evaluation.clips: "),
+        (["--clips", "["], "error: --clips [: line 1: not valid YAML"),
+        (["evaluation.linear.epochs=x"], "error: 'evaluation.linear.epochs=x': evaluation.linear.epochs: "),
+        (
+            ["--protocol", "cmd", "evaluation.linear={name: crrl}"],
+            "error: --protocol cmd: 'evaluation.linear={name: crrl}' undoes it; give one of the two",
+        ),
+        (["--protocol", "cmd", "evaluation.linear.name=crrl"], "error: --protocol cmd: "),
+        (["--clips", "3", "evaluation.clips=4"], "error: --clips 3: 'evaluation.clips=4' undoes it"),
+        (["--run", "twice"], "error: argument --run: stands twice; give it once"),
+        (["--runn", "x"], "error: unrecognized arguments: --runn; did you mean '--run'?"),
+    ],
+)
+def test_a_mistake_is_told_as_it_was_typed(words, message, house, capsys):
+    assert refused(capsys, house, *words).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -108,5 +108,6 @@ def test_torchrun_itself(house):
     assert found.returncode != 0
     lines = [line for line in found.stderr.splitlines() if line.startswith(("error:", "rank "))]
     assert lines == [
-        f"error: {house}/fuse.yaml: stages.0.training.batch: input should be a valid integer, not 'none'"
+        "error: 'stages.0.training.batch=none': stages.0.training.batch: input should be a valid integer, "
+        "not 'none'"
     ]

@@ -124,6 +124,10 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match="this machine has 2 GPUs, fewer than ranks"):
         pick_device("auto")
+    for number in ("", "many", "-1", "1.0"):
+        monkeypatch.setenv("LOCAL_RANK", number)
+        with pytest.raises(UserError, match=f"LOCAL_RANK is '{number}', which is no number of a GPU"):
+            pick_device("auto")
 
 
 @pytest.mark.parametrize("count", ["", "many"])

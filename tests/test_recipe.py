@@ -70,6 +70,20 @@ def test_overrides_and_differences(tmp_path):
     assert differing_keys(recipe, moved) == {"seed": (0, 3)}
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_path_is_the_same_whichever_way_it_leads_there(link, tmp_path, monkeypatch):
+    for folder in ("work", "store", "elsewhere/deep", "elsewhere/store"):
+        (tmp_path / folder).mkdir(parents=True)
+    if link:
+        (tmp_path / "work").rmdir()
+        (tmp_path / "work").symlink_to(tmp_path / "elsewhere" / "deep")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(CONFIGS[0], ["name=a", "data.store=work/../store"]).with_absolute_paths()
+    way = "work/../store" if link else "store"  # behind the link, `..` is another folder
+    assert recipe.data.store == str(tmp_path / way)
+    assert recipe.with_absolute_paths() == recipe
+
+
 def test_the_path_of_a_store_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = tiny_recipe(STORE)

@@ -1,33 +1,22 @@
 import json
 import shutil
 import signal
-import tempfile
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
+from commands import snapshot
 from tiny import tiny_recipe, tiny_store, write_recordings
 
-from ssl_skeleton import embed, search
+from ssl_skeleton import embed, prepare, search
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import sha256
 from ssl_skeleton.evaluation.search import index as index_module
 from ssl_skeleton.evaluation.search.index import open_index
 from ssl_skeleton.runs.run import Run
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """Where the test is, and where temporary files go; both are looked at in the end."""
-    (tmp_path / "work").mkdir()
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path / "work"
-    signal.signal(signal.SIGTERM, before)
-    assert not list((tmp_path / "temporary").iterdir())
-    assert not [path for path in (tmp_path / "work").rglob("*") if path.name.startswith(".")]
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +32,7 @@ def house(tmp_path_factory) -> Path:
 
 
 def run(*words) -> int:
-    return run_command(search.main, [str(word) for word in words])
+    return commands.run(search, *words)
 
 
 def asked(capsys, *words) -> list[dict]:
@@ -57,18 +46,7 @@ def asked(capsys, *words) -> list[dict]:
 
 
 def refused(capsys, *words) -> str:
-    """Run the command, which must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run(*words) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    return printed.err
-
-
-def snapshot(folder: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return commands.refused(capsys, search, *words)
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
@@ -90,6 +68,37 @@ def test_clips_of_a_store_are_their_own_nearest(kind, house, capsys):
             assert first["class"] in ("still", "slow", "fast")
             assert likeness == sorted(likeness, reverse=True)
             assert len({hit["row"] for hit in answer["nearest"]}) == 4
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
+def test_a_clip_does_not_find_itself(kind, house, capsys):
+    stores = [house / "store", house / "other, one"]
+    assert run("build", "--run", house / "run", "--store", *stores, "--index", kind, "--out", "index") == 0
+    words = ["index", "--store", stores[0], "--clip", "clip05", "clip20", "-k"]
+    plain = asked(capsys, *words, 54)
+    for one, other in zip(plain, asked(capsys, *words, 9, "--exclude-self"), strict=True):
+        own = (one["clip"], "store")
+        others = [hit for hit in one["nearest"] if (hit["name"], hit["store"]) != own]
+        assert len(others) == 53  # the other store's clip of that name is none of them
+        assert other["nearest"] == others[:9]
+    copy = Path(shutil.copytree(stores[0], "copy"))
+    words[2] = copy
+    assert [one["nearest"] for one in asked(capsys, *words, 1, "--exclude-self")] == [
+        one["nearest"] for one in asked(capsys, *words[:2], stores[0], *words[3:], 1, "--exclude-self")
+    ]
+    assert "k = 54 must lie in 1..53" in refused(capsys, "query", *words, 54, "--exclude-self")
+
+
+def test_a_recording_does_not_find_a_clip_of_its_name(house, tmp_path, capsys):
+    prepared = ["nw_ucla", "--source", house / "recordings", "--out", tmp_path / "prepared"]
+    assert commands.run(prepare, *prepared) == 0
+    assert run("build", "--run", house / "run", "--store", tmp_path / "prepared", "--out", "index") == 0
+    words = ["index", "--source", house / "recordings", "--format", "nw_ucla", "-k", 3]
+    for one in asked(capsys, *words):
+        assert one["clip"] in [hit["name"] for hit in one["nearest"]]
+    for one in asked(capsys, *words, "--exclude-self"):
+        assert one["clip"] not in [hit["name"] for hit in one["nearest"]]
+        assert len(one["nearest"]) == 3
 
 
 def test_the_answer_as_lines(house, capsys):
@@ -129,7 +138,9 @@ def test_damaged_recordings_are_told(house, tmp_path, capsys):
     assert run(*words) == 0
     assert "\nskipped 1 damaged: a01_s01_e00_v01.json: not valid JSON" in capsys.readouterr().out
     words[3] = source / "a01_s01_e00_v01.json"
-    assert "more than 5% of the 1 files" in refused(capsys, *words)
+    line = refused(capsys, *words)
+    assert line.startswith("error: a01_s01_e00_v01.json: not valid JSON (")
+    assert line.endswith("; that is all there was to read\n")
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])

@@ -4,9 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import commands
 import pytest
 from poisoning import poison_labels, set_labels, without_scores
-from tiny import recipe_tree, tiny_recipe, tiny_store
+from tiny import house_of_two_bodies, recipe_tree, tiny_recipe, tiny_store, unevaluated
 
 from ssl_skeleton import transfer
 from ssl_skeleton.cli import run_command
@@ -24,19 +25,13 @@ BOTH = ("linear", "knn")
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory) -> Path:
-    """Stores of two bodies, and a run that learned from the one of 20 joints."""
-    house = tmp_path_factory.mktemp("house")
-    tiny_store(house / "v1")
-    tiny_store(house / "v2", layout="kinect_v2_25")
-    Run.start(tiny_recipe(house / "v1", epochs=1), house / "run").pretrain()
-    return house
+    return house_of_two_bodies(tmp_path_factory.mktemp("house"), "v1", "v2")
 
 
 @pytest.fixture
 def fresh(house, tmp_path) -> Path:
     """The folder of a copy of the run that was never evaluated."""
-    shutil.copytree(house / "run", tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    return tmp_path / "run"
+    return unevaluated(house / "run", tmp_path / "run")
 
 
 def written(folder: Path) -> dict[str, dict]:
@@ -44,18 +39,13 @@ def written(folder: Path) -> dict[str, dict]:
 
 
 def refused(capsys, *words) -> str:
-    capsys.readouterr()
-    assert run_command(transfer.main, [str(word) for word in words]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
+    return commands.refused(capsys, transfer, *words)
 
 
 def test_every_result_is_that_of_the_probe_on_the_store(house, fresh, tmp_path, capsys):
     words = ["--run", str(fresh), "--to", f"{house / 'v2'}:cross_view", f"{house / 'v1'}:cross_view_dev"]
     assert run_command(transfer.main, words) == 0
-    other = shutil.copytree(house / "run", tmp_path / "other", ignore=shutil.ignore_patterns("eval"))
+    other = unevaluated(house / "run", tmp_path / "other")
     for store, split in (("v1", "cross_view"), ("v2", "cross_view"), ("v1", "cross_view_dev")):
         for probe in BOTH:
             evaluate(Run.open(other, [f"data.store={house / store}", f"data.split={split}"]), probe)
@@ -69,8 +59,19 @@ def test_every_result_is_that_of_the_probe_on_the_store(house, fresh, tmp_path, 
     for row, (probe, place) in zip(rows, [(probe, place) for probe in BOTH for place in places], strict=True):
         name, split = place.removesuffix(" (its own)").split(", ")
         result = results[f"{probe}-{name}-{split}.json"]
-        scores = [result, result["baselines"]["raw"], result["baselines"]["untrained"]]
-        assert row.removeprefix(place).split() == [f"{100 * one['top1']:.1f}" for one in scores]
+        cells = []
+        for scores in (result, result["baselines"]["raw"], result["baselines"]["untrained"]):
+            top1, low, high = (100 * share for share in (scores["top1"], *scores["interval"]["top1"]))
+            cells += [f"{top1:.1f}", f"({low:.1f}-{high:.1f})"]
+        assert row.removeprefix(place).split() == cells
+    told = [line.removeprefix("written to ") for line in lines if line.startswith("written to ")]
+    assert [Path(line).name for line in told] == [
+        f"{probe}-{place}.json"
+        for place in ("v1-cross_view", "v2-cross_view", "v1-cross_view_dev")
+        for probe in BOTH
+    ]
+    chosen = [line for line in lines if ": rate chosen on held-out training clips: trained " in line]
+    assert len(chosen) == 3
 
 
 def test_the_stores_own_row_comes_once_and_can_be_left_out(house, fresh, capsys):
@@ -79,10 +80,13 @@ def test_the_stores_own_row_comes_once_and_can_be_left_out(house, fresh, capsys)
     assert capsys.readouterr().out.count("v1, cross_view") == 1
     assert run_command(transfer.main, [*words, str(house / "v2"), "evaluation.knn.k=[3]", "--no-own"]) == 0
     printed = capsys.readouterr().out
-    assert "knn, k=3, top-1 in %" in printed
+    assert "knn, k=3, top-1 in %, with 95 % intervals" in printed
     assert "linear" not in printed
     assert "its own" not in printed
-    assert written(fresh).keys() == {"knn-v1-cross_view.json", "knn-v2-cross_view.json"}
+    assert {name.split(".")[0].split("-k=")[0] for name in written(fresh)} == {
+        "knn-v1-cross_view",
+        "knn-v2-cross_view",
+    }
 
 
 def test_the_table_says_the_protocol_and_which_classes_cannot_be_known(house, fresh, tmp_path, capsys):
@@ -94,7 +98,8 @@ def test_the_table_says_the_protocol_and_which_classes_cannot_be_known(house, fr
     assert run_command(transfer.main, words) == 0
     printed = capsys.readouterr().out
     assert "\nlinear_2_clips, top-1 in %" in printed
-    assert printed.endswith(f"\n{store}, split cross_view: no training clip shows fast\n")
+    assert f"\n{store}, split cross_view: no training clip shows fast\n" in printed
+    assert f"\n{store}, split cross_view: rate chosen on held-out training clips: trained " in printed
 
 
 def test_it_is_said_which_joints_are_mapped(house, fresh, capsys):
@@ -151,7 +156,7 @@ def broken(house: Path, folder: Path, kind: str) -> str:
     ("kind", "message"),
     [
         ("no store", "nowhere: no such folder; make a store with"),
-        ("no split", "has no split 'cross_vew'; did you mean 'cross_view'?"),
+        ("no split", "error: {house}/v2: nw_ucla has no split 'cross_vew'; did you mean 'cross_view'?"),
         ("no test part", "v2: split all: has no test part, which a probe needs"),
         ("no labels", "broken: split cross_view: some clips have no label"),
         ("too few joints", "broken: coco_17 cannot be turned into kinect_v1_20, since it lacks "),
@@ -164,8 +169,24 @@ def test_a_target_that_cannot_be_probed_is_refused_before_anything_is_computed(
 ):
     target = broken(house, fresh.parent, kind)
     line = refused(capsys, "--run", fresh, "--to", house / "v2", target)
-    assert message in line
+    assert message.format(house=house) in line
     assert not (fresh / "eval").exists()
+
+
+def test_the_usual_k_are_those_that_a_small_gallery_has(house, fresh, capsys):
+    words = [
+        "--run",
+        fresh,
+        "--probe",
+        "knn",
+        "--no-own",
+        "--to",
+        house / "v2",
+        "evaluation.knn.k=[1, 5, 10, 20]",
+    ]
+    assert run_command(transfer.main, [*map(str, words)]) == 0
+    line = f"\n{house / 'v2'}, split cross_view: k=20 left out: the gallery has fewer clips\n"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -202,7 +223,7 @@ def test_its_own_store_may_be_gone(house, tmp_path, capsys):
     assert run_command(transfer.main, words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"left out: {store}: no such folder")
-    assert [line.split()[0] for line in lines[3:]] == ["knn,", "v2,"]
+    assert [line.split()[0] for line in lines[3:5]] == ["knn,", "v2,"]
 
 
 def test_a_run_of_several_stores_has_a_row_for_each_that_can_be_probed(house, tmp_path):

@@ -1,6 +1,7 @@
 """Tiny stores, clips, recipes and pretexts, so that a test trains in a blink."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PoseShape, Pretext, Teacher
 from ssl_skeleton.recipe import Recipe, StageConfig
+from ssl_skeleton.runs.run import Run
 from ssl_skeleton.skeleton.layout import Layout, load_layout
+from ssl_skeleton.training.checkpoint import Checkpoint
 from ssl_skeleton.training.task import Task
 
 CLASSES, CAMERAS, REPETITIONS = 3, 3, 3
@@ -31,6 +34,7 @@ ENCODER = GRUConfig(hidden=8, layers=2, input_norm="batch")
 _SEEN = {"streams": ["joint"], "augment": {"crop": 0.5, "rotate": [10, 30, 10], "noise": 0.01}}
 _RECONSTRUCT = {"name": "sequence_reconstructor", "layers": 1, "hidden": 8}
 _CONTRAST = {"name": "contrastive_motion", "hidden": 8, "outputs": 4, "queue": 10, "momentum": 0.9}
+_PREDICT = {"name": "latent_reconstructor", "hidden": 8, "momentum": 0.9}
 _JOINT = {"name": "joint", "parts": [_RECONSTRUCT, _CONTRAST], "weights": [1.0, 0.5]}
 _FUSE = {"name": "information_fuser", "teacher": "teacher", "hidden": 8}
 PRETEXTS: dict[str, dict[str, Any]] = {
@@ -38,6 +42,16 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "reconstruct_two_streams": {**_RECONSTRUCT, "input": {"streams": ["joint", "motion"]}},
     "contrast": {**_CONTRAST, "input": _SEEN, "key": _SEEN},
     "contrast_frozen_head": {**_CONTRAST, "key_head": "frozen", "pooling": "mean_max"},
+    "contrast_in_batch": {**_CONTRAST, "in_batch": True, "queue": 0, "input": _SEEN},
+    "contrast_decoded": {
+        **_CONTRAST,
+        "decoder": {"layers": 1, "hidden": 5},
+        "symmetric": True,
+        "in_batch": True,
+        "positives": 2,
+        "positives_after": 1,
+    },
+    "predict": {**_PREDICT, "symmetric": True, "pooling": "mean_max", "input": _SEEN},
     "joint": {**_JOINT, "input": _SEEN},
     "fuse": {**_FUSE, "student": _RECONSTRUCT, "input": _SEEN},
     "fuse_contrast": {**_FUSE, "student": _CONTRAST, "pooling": "max"},
@@ -162,6 +176,25 @@ def recipe_tree(store: Path, pretext: str = "contrast", epochs: int = 4) -> dict
 def tiny_recipe(store: Path, pretext: str = "contrast", epochs: int = 4, **changes: Any) -> Recipe:
     """That tree as a recipe."""
     return Recipe.from_tree(recipe_tree(store, pretext, epochs) | changes, "recipe")
+
+
+def house_of_two_bodies(house: Path, one: str, other: str) -> Path:
+    """Stores `one` of 20 and `other` of 25 joints, and in `run` a run that learned from the first."""
+    tiny_store(house / one)
+    tiny_store(house / other, layout="kinect_v2_25")
+    Run.start(tiny_recipe(house / one, epochs=1), house / "run").pretrain()
+    return house
+
+
+def unevaluated(folder: Path, copy: Path) -> Path:
+    """A copy of a run's folder as if it had never been evaluated."""
+    return Path(shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("eval")))
+
+
+def put_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Let a checkpoint take the place of another one, of which other names stay what they are."""
+    path.unlink()
+    torch.save(vars(checkpoint), path)
 
 
 def pretext_task(

@@ -10,11 +10,10 @@ from scipy.optimize import linear_sum_assignment
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores
 from ssl_skeleton.training.seeds import derive_seed
 
-_PARTS = {"test": ("test",), "train": ("train",), "all": ("train", "validation", "test")}
+Part = Literal["test", "train", "all"]
 
 
 class ClusterConfig(Config):
@@ -26,7 +25,7 @@ class ClusterConfig(Config):
     iterations  of each
     """
 
-    part: Literal["test", "train", "all"] = "test"
+    part: Part = "test"
     clusters: int | None = Field(default=None, ge=2)
     restarts: int = Field(default=10, ge=1)
     iterations: int = Field(default=50, ge=1)
@@ -38,15 +37,13 @@ class ClusterConfig(Config):
         return f"cluster{part}" + (f"_{self.clusters}" if self.clusters else "")
 
 
-def cluster_probe(features: Features, classes: int, config: ClusterConfig, seed: int) -> Scorer:
-    """The clusters of a part's clips, which wait for their labels; UserError when there are too few clips.
+def cluster_probe(rows_nd: NDArray[np.float32], classes: int, config: ClusterConfig, seed: int) -> Scorer:
+    """The clusters of a part's clips (N, D), which wait for their labels; UserError when there are too few.
 
     With the scores stand the number of `clusters`, the cluster of every clip under `assigned`, and the
     `inertia`, the mean squared distance of the clips' unit features to the means of their clusters.
     """
-    parts = _PARTS[config.part]
-    found = [rows for rows in (getattr(features, part) for part in parts) if rows is not None]
-    unit_nd, clusters = _unit(np.concatenate(found)), config.clusters or classes
+    unit_nd, clusters = _unit(rows_nd), config.clusters or classes
     if clusters > len(unit_nd):
         raise UserError(
             f"evaluation.cluster.clusters: {clusters} of {len(unit_nd)} clips (evaluation.cluster.part: "
@@ -55,14 +52,12 @@ def cluster_probe(features: Features, classes: int, config: ClusterConfig, seed:
     assigned, inertia = k_means(unit_nd, clusters, config, seed)
 
     def score(labels: Labels) -> Scores:
-        known = {"train": features.train_labels, "validation": features.validation_labels, "test": labels}
-        truth = np.concatenate([given for part in parts if (given := known[part]) is not None])
-        if len(np.unique(truth)) < 2:
+        if len(np.unique(labels)) < 2:
             raise UserError(
-                f"evaluation.cluster.part: the {len(truth)} clips of '{config.part}' are of one class, with "
+                f"evaluation.cluster.part: the {len(labels)} clips of '{config.part}' are of one class, with "
                 "which clusters cannot be compared; choose another part or split"
             )
-        scores = clustering_scores(assigned, truth, clusters, classes)
+        scores = clustering_scores(assigned, labels, clusters, classes)
         return scores | {"clusters": clusters, "inertia": inertia, "assigned": assigned.tolist()}
 
     return score
@@ -121,42 +116,20 @@ def clustering_scores(assigned: NDArray[np.int64], labels: Labels, clusters: int
     Classif. 2, 1985), 0 for chance. `purity` is the share of clips that are of their cluster's largest class:
     it grows with the number of clusters, and is there to be compared between equal numbers.
     """
+    from sklearn.metrics import (  # noqa: PLC0415 (slow to load, and rarely needed)
+        adjusted_rand_score,
+        normalized_mutual_info_score,
+    )
+
     counts_kc = np.zeros((clusters, classes), dtype=np.int64)
     np.add.at(counts_kc, (assigned, labels), 1)
     matched = linear_sum_assignment(counts_kc, maximize=True)
     return {
         "accuracy": float(counts_kc[matched].sum() / len(labels)),
-        "nmi": _normalised_mutual_information(counts_kc),
-        "ari": _adjusted_rand_index(counts_kc),
+        "nmi": float(normalized_mutual_info_score(labels, assigned)),
+        "ari": float(adjusted_rand_score(labels, assigned)),
         "purity": float(counts_kc.max(axis=1).sum() / len(labels)),
     }
-
-
-def _normalised_mutual_information(counts_kc: NDArray[np.int64]) -> float:
-    share_kc = counts_kc / counts_kc.sum()
-    entropies = [_entropy(share_kc.sum(axis=axis)) for axis in (0, 1)]
-    mean = sum(entropies) / 2
-    if mean == 0:  # one cluster and one class are the same
-        return 1.0
-    return max(0.0, sum(entropies) - _entropy(share_kc.ravel())) / mean
-
-
-def _entropy(share_k: NDArray[np.float64]) -> float:
-    there = share_k[share_k > 0]
-    return -float((there * np.log(there)).sum())
-
-
-def _adjusted_rand_index(counts_kc: NDArray[np.int64]) -> float:
-    together = _pairs(counts_kc.ravel())
-    by_cluster, by_class = _pairs(counts_kc.sum(axis=1)), _pairs(counts_kc.sum(axis=0))
-    chance = by_cluster * by_class / max(1, _pairs(counts_kc.sum(keepdims=True).ravel()))
-    most = (by_cluster + by_class) / 2
-    return 1.0 if most == chance else float((together - chance) / (most - chance))
-
-
-def _pairs(counts: NDArray[np.int64]) -> int:
-    """How many pairs there are within groups of these sizes, as an integer that cannot overflow."""
-    return sum(count * (count - 1) // 2 for count in counts.tolist())
 
 
 def _unit(rows_nd: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_skeleton.evaluation.results import ROWS, unseen_line
-from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores
+from ssl_skeleton.evaluation.scores import (
+    DRAWS,
+    Labels,
+    Scorer,
+    Scores,
+    percentile_interval,
+    redrawn_means,
+)
 
 TITLES = {
     "seen": "seen of each clip",
@@ -57,11 +64,8 @@ def curve_scores(
 
 
 def mean_interval(value_n: NDArray[np.float64]) -> list[float]:
-    """The 95 % percentile interval of the mean of values (N,) when they are drawn again (Efron, 1979)."""
-    values, counts = np.unique(value_n.round(9), return_counts=True)
-    drawn = np.random.default_rng(0).multinomial(len(value_n), counts / len(value_n), DRAWS)
-    interval: list[float] = np.quantile(drawn @ values / len(value_n), (0.025, 0.975)).tolist()
-    return interval
+    """The 95 % percentile interval of the mean of values (N,) when they are drawn again."""
+    return percentile_interval(redrawn_means(np.random.default_rng(0), value_n, DRAWS, places=9))
 
 
 def curve_tables(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from ssl_skeleton.encoders.pooling import Pooling, represent
 from ssl_skeleton.errors import UserError
 
 RAW_FRAMES = 32  # of the raw-coordinate baselines, whatever the recipe's own
+_ON_CPU, _ON_GPU = 64, 256  # clips encoded at a time: what they take on the way fits the caches of a CPU
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,13 @@ Encode = Callable[[NDArray[np.int64], Look], NDArray[np.float32]]
 
 
 def encoding(
-    packed: PackedClips, sampling: SamplingConfig, sources: Sequence[Source], batch: int = 256
+    packed: PackedClips, sampling: SamplingConfig, sources: Sequence[Source], batch: int | None = None
 ) -> Encode:
-    """By frozen encoders in eval mode: their pooled features, several one after another along D."""
+    """By frozen encoders in eval mode: their pooled features, several one after another along D.
+
+    Clips are encoded `batch` at a time, by default as many as are fastest on the device.
+    """
+    batch = batch or (_ON_CPU if packed.device.type == "cpu" else _ON_GPU)
 
     def represent_all(show: Show) -> Tensor:
         parts = []

@@ -118,10 +118,12 @@ def finetune_scores(
     *,
     what: str,
     report: Report,
+    keep: Callable[[Classifier], None] = lambda model: None,
 ) -> tuple[Scores, list[Log]]:
     """The scores after the last epoch, over all repeats; and the log of each repeat.
 
-    `start` gives the encoders with which a repeat begins, new ones every time.
+    `start` gives the encoders with which a repeat begins, new ones every time; `keep` is given the classifier
+    of the first repeat, as it was scored.
     """
     each, logs, test = [], [], lesson.split.test
     for repeat in range(config.repeats):
@@ -130,6 +132,8 @@ def finetune_scores(
         logs.append(training.train(name, report))
         ranking = training.ranking(test)
         each.append(classification_scores(ranking, lesson.labels(test), lesson.classes))
+        if not repeat:
+            keep(training.model)
     return over_repeats(each), logs
 
 
@@ -151,13 +155,15 @@ def over_repeats(each: Sequence[Scores]) -> Scores:
     """One set of scores from those of several repeats on the same clips: means of shares, sums of counts.
 
     `repeats` holds every single value, and `std`, where there are several, their standard deviation (of a
-    sample).
+    sample). Of one repeat, `interval` holds the 95 % bootstrap intervals of its shares.
     """
     names = [name for name in ("top1", "top5", "balanced") if name in each[0]]
     values = {name: [scores[name] for scores in each] for name in names}
     scores: Scores = {name: statistics.fmean(values[name]) for name in names}
     if len(each) > 1:
         scores["std"] = {name: statistics.stdev(values[name]) for name in names}
+    else:
+        scores["interval"] = each[0]["interval"]
     scores["repeats"] = values
     shares = zip(*(one["per_class"] for one in each), strict=True)
     scores["per_class"] = [None if None in row else statistics.fmean(row) for row in shares]

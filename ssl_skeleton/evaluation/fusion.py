@@ -5,13 +5,13 @@ import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
+from ssl_skeleton.evaluation.linear import hold_out
 from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores, classification_scores
 from ssl_skeleton.training.seeds import generator
 
@@ -48,8 +48,13 @@ class FusionConfig(Config):
 
     @property
     def evaluator(self) -> str:
-        """What its results are called: fuse_weighted by given weights, fuse_chosen, or fuse."""
-        return "fuse" + "_weighted" * (self.weights is not None) + "_chosen" * (self.choose is not None)
+        """What its results are called: fuse_weighted, fuse_chosen, fuse_chosen_accuracy, or fuse."""
+        ways = {
+            "weighted": self.weights is not None,
+            "chosen": self.choose is not None,
+            "accuracy": self.choose == "accuracy",
+        }
+        return "_".join(["fuse", *(way for way, taken in ways.items() if taken)])
 
     def check_runs(self, runs: int) -> None:
         """Raise UserError when so many runs cannot be weighed in this way."""
@@ -124,16 +129,27 @@ def held_apart(features: Features, share: float, seed: int) -> tuple[Features, L
     """What classifiers learn from while weights are chosen; its test part are the clips that choose.
 
     Those, whose labels are given too, are the clips of the validation part, or else a `share` of the training
-    part, the same for equal `seed`s whatever the features are. UserError when none is left to learn from.
+    part, the same for equal `seed`s whatever the features are. UserError when that leaves too few.
     """
     if features.validation is not None and features.validation_labels is not None:
         learn = Features(features.train, features.train_labels, features.validation)
         return learn, features.validation_labels
-    clips = len(features.train)
-    order = torch.randperm(clips, generator=generator(seed, "fuse", "held out")).numpy()
-    held = max(1, round(share * clips))
-    if held == clips:
-        raise UserError(f"evaluation.fuse.held_out: {share} of {clips} clips leaves none to learn from")
-    choosing, kept = np.sort(order[:held]), np.sort(order[held:])
     train, labels = features.train, features.train_labels
+    kept, choosing = choosing_clips(labels, share, seed)
     return Features(train[kept], labels[kept], train[choosing]), labels[choosing]
+
+
+def choosing_clips(labels: Labels, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The numbers of the training clips that are learned from while a share of them chooses, and of that.
+
+    UserError where the former, whose labels are among (N,), are of fewer than two classes.
+    """
+    parts = hold_out(len(labels), share, generator(seed, "fuse", "held out"))
+    kept, choosing = (np.sort(part.numpy()) for part in parts)
+    if len(np.unique(labels[kept])) < 2:
+        left = f"{len(kept)} to learn from, of one class" if len(kept) else "none to learn from"
+        raise UserError(
+            f"evaluation.fuse.held_out: {share} of {len(labels)} clips leaves {left}; take a smaller "
+            "share, or give the weights: --weights"
+        )
+    return kept, choosing

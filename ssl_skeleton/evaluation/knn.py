@@ -1,11 +1,11 @@
 """k nearest neighbours by cosine similarity."""
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
@@ -16,12 +16,19 @@ from ssl_skeleton.evaluation.neighbours.rerank import ReciprocalConfig, reranked
 from ssl_skeleton.evaluation.scores import Labels, Scorer, Scores, classification_scores
 
 _SAMPLE = 1000  # queries for which an index is compared with the exact one
+_USUAL = (1, 5, 10, 20)
+
+
+def _listed(value: Any) -> Any:
+    """A number alone is a list of one."""
+    return (value,) if type(value) is int else value
 
 
 class KnnConfig(Config):
     """Which neighbours vote, and how.
 
-    k              how many; the first number gives the headline score
+    k              how many; the first number gives the headline score, and one alone is a list of one. Of the
+                   usual list, those that a gallery has not are left out
     weights        `uniform`: each has one vote; `distance`: exp(cosine / temperature) votes
                    (Wu et al., CVPR 2018, arXiv 1805.01978, Section 3.4)
     leave_one_out  ask for every training clip among the other ones; then no test part is needed
@@ -29,7 +36,7 @@ class KnnConfig(Config):
     rerank         order them by what their own neighbours have in common (`reciprocal`)
     """
 
-    k: tuple[int, ...] = Field(default=(1, 5, 10, 20), min_length=1)
+    k: Annotated[tuple[int, ...], BeforeValidator(_listed)] = Field(default=_USUAL, min_length=1)
     weights: Literal["uniform", "distance"] = "uniform"
     temperature: float = Field(default=0.07, gt=0)
     leave_one_out: bool = False
@@ -48,6 +55,13 @@ class KnnConfig(Config):
         }
         return "_".join(["knn", *(way for way, taken in ways.items() if taken)])
 
+    def among(self, gallery: int) -> Self:
+        """The same for a gallery of so many clips; UserError for a k that was named and is too large."""
+        gallery -= self.leave_one_out
+        fitting = tuple(k for k in self.k if k <= gallery) if self.k == _USUAL else self.k
+        check_k(fitting or self.k, gallery, "evaluation.knn.k")
+        return self.model_copy(update={"k": fitting})
+
 
 def knn_probe(features: Features, classes: int, config: KnnConfig) -> Scorer:
     """The answers by every k: scores are of the first one, and under `k` is the top-1 of each.
@@ -60,7 +74,7 @@ def knn_probe(features: Features, classes: int, config: KnnConfig) -> Scorer:
     if config.leave_one_out and features.test is not features.train:
         raise UserError("evaluation.knn.leave_one_out: is for the command knn alone; set it to false")
     check_gallery(features.train_labels, "kNN")
-    check_k(config.k, len(features.train) - config.leave_one_out, "evaluation.knn.k")
+    config = config.among(len(features.train))
     found = _find(features, max(config.k), config)
     told = {"rerank": config.rerank} | _index_recall(features, config)
     per_k = answers(found, features.train_labels, classes, config)
@@ -105,10 +119,12 @@ def vote(votes_nk: NDArray[np.int64], weights_nk: NDArray[np.float64], classes: 
     return winner
 
 
-def check_k(wanted: Iterable[int], gallery: int, key: str) -> None:
+def check_k(wanted: Sequence[int], gallery: int, key: str) -> None:
     """Raise UserError when one cannot ask for so many of the clips in a gallery."""
-    if not all(1 <= k <= gallery for k in wanted):
-        raise UserError(f"{key}: must lie in 1..{gallery}, the clips in the gallery")
+    fitting = [k for k in wanted if 1 <= k <= gallery]
+    if len(fitting) < len(wanted):
+        mend = f"; name such numbers alone, as {key}={fitting or [1]}"
+        raise UserError(f"{key}: must lie in 1..{gallery}, the clips in the gallery{mend if gallery else ''}")
 
 
 def check_gallery(labels: NDArray[np.int64], what: str) -> None:

@@ -176,7 +176,9 @@ class _Probe:
             return self.config.lr
         values = self.config.rates if isinstance(self.config, LinearConfig) else self.config.strengths
         if validation is None:
-            train, validation = self._hold_out(train, self.config.held_out)
+            order = generator(self.seed, "linear", "held out")
+            kept, held = hold_out(len(train[1]), self.config.held_out, order)
+            train, validation = (train[0][kept], train[1][kept]), (train[0][held], train[1][held])
         if len(values) == 1 or len(np.unique(train[1])) < 2:
             return values[0]
         rows_he, label_h = validation
@@ -187,13 +189,12 @@ class _Probe:
         ]
         return values[right.index(max(right))]
 
-    def _hold_out(self, train: Part, share: float) -> tuple[Part, Part]:
-        """The training clips that are kept, and those that are held out: at least one."""
-        x_ne, label_n = train
-        order = torch.randperm(len(x_ne), generator=generator(self.seed, "linear", "held out"))
-        held = max(1, round(share * len(x_ne)))
-        kept, held_out = order[held:], order[:held]
-        return (x_ne[kept], label_n[kept]), (x_ne[held_out], label_n[held_out])
+
+def hold_out(clips: int, share: float, order: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The numbers of the clips that are kept, and of a share that is held out: at least one."""
+    order_n = torch.randperm(clips, generator=order)
+    held = max(1, round(share * clips))
+    return order_n[held:], order_n[:held]
 
 
 def _preparation(train: NDArray[np.float32], *, standardise: bool) -> Callable[[NDArray[np.float32]], Tensor]:

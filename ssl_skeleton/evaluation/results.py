@@ -1,10 +1,14 @@
 """Results: one JSON file an evaluation, and the table that a person reads."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Encode
 from ssl_skeleton.evaluation.scores import Scores
@@ -26,7 +30,7 @@ COLUMNS = {
     "nmi": "NMI",
     "ari": "ARI",
     "purity": "purity",
-    "area": "area",  # under a curve
+    "area": "area, {}",  # under a curve
     "map": "mAP",
     "recall": "recall@{}",
     "precision": "precision@{}",
@@ -39,6 +43,18 @@ _OTHER_ROWS = {
     "fuse": {"trained": "fused", "raw_streams": "raw {streams}, fused", "untrained": "untrained, fused"},
     "finetune": {"trained": "fine-tuned", "untrained": "from scratch", **_PROBED},
 }
+# Of an evaluator: the settings below `evaluation` that it uses, and those of them that its name tells.
+_SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "linear": (("linear", "clips", "clip_share"), ("name", "clips")),
+    "knn": (("knn",), ("weights", "leave_one_out", "rerank", "index.name")),
+    "retrieve": (("retrieve",), ()),
+    "cluster": (("cluster",), ("part", "clusters")),
+    "finetune": (("finetune", "linear"), ("labels",)),
+    "fuse": (("fuse", "linear", "clips", "clip_share"), ("choose", "linear.name", "clips")),
+    "early": (("early", "linear", "knn"), ("probe", "train", "linear.name")),
+    "robustness": (("robustness", "linear", "knn"), ("probe", "joints", "linear.name")),
+}
+_LONGEST = 100  # letters of the settings in the name of a file
 
 
 def score_with_baselines(
@@ -52,29 +68,81 @@ def score_with_baselines(
     return {**scores.pop("trained"), "baselines": scores}
 
 
+def overridden(own: Config, now: Config, evaluator: str) -> dict[str, Any]:
+    """The settings of an evaluator that are not those of a run's own recipe, by key path.
+
+    `own` and `now` are the sections `evaluation` of both. Settings of the evaluator's own section come first,
+    without its name. Left out is what the evaluator's name tells, as `linear_cmd` its protocol. A section of
+    another kind than the recipe's is compared with what that kind has by default.
+    """
+    kind = evaluator.partition("_")[0]
+    used, told = _SETTINGS[kind]
+    changes = {key: value for key, value in _changes(own, now).items() if key.partition(".")[0] in used}
+    first = sorted(changes, key=lambda key: not key.startswith(f"{kind}."))
+    named = {key.removeprefix(f"{kind}."): changes[key] for key in first}
+    return {key: value for key, value in named.items() if key not in told}
+
+
+def _changes(own: object, now: Config) -> dict[str, Any]:
+    """The values of `now` that are others than in `own`, or if that is of another kind than by default."""
+    tree, found = now.to_tree(), {}
+    if type(own) is not type(now):
+        own, found = type(now)(), {"name": tree["name"]}
+    for key in type(now).model_fields:
+        one, other = getattr(own, key), getattr(now, key)
+        if isinstance(other, Config):
+            found |= {f"{key}.{inner}": value for inner, value in _changes(one, other).items()}
+        elif one != other:
+            found[key] = tree[key]
+    return found
+
+
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write a result to `eval/<evaluator>-<store>-<split>.json` of a run folder; returns the path.
 
-    Where that file is of another store of the same name, a hash of the `store_path` ends the name.
+    Settings that are not as the run's recipe has them (`overridden`) end the name, as `-epochs=200`. Where
+    that file is of another store or gallery of the same name, or of other runs, a hash of them ends it.
     """
-    name = f"{result['evaluator']}-{result['store']}-{result['split']}"
+    settings = _in_a_name(result.get("overridden", {}))
+    name = "-".join([result["evaluator"], result["store"], result["split"], *settings])
     path = folder / "eval" / f"{name}.json"
-    if _is_of_another_store(path, result["store_path"]):
-        code = hashlib.sha256(result["store_path"].encode(errors="surrogateescape")).hexdigest()[:8]
-        path = path.with_name(f"{name}-{code}.json")
+    if _is_of_others(path, result):
+        path = path.with_name(f"{name}-{_hash([*chain(*_places(result))])}.json")
     write_json(path, dict(result))
     return path
 
 
-def _is_of_another_store(path: Path, store_path: str) -> bool:
-    """Whether a result lies there that names another store; an older one may name none."""
+def _in_a_name(settings: Mapping[str, Any]) -> list[str]:
+    """What the settings add to the name of a file; where that is too long, a hash ends it."""
+    words = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()]
+    name = re.sub(r"[^\w.,=+-]", "", "-".join(words))  # no brackets and quotes
+    return [f"{name[:_LONGEST]}-{_hash(words)}" if len(name) > _LONGEST else name] if words else []
+
+
+def _is_of_others(path: Path, result: Mapping[str, Any]) -> bool:
+    """Whether a result lies there that names another store, gallery or runs; an older one may name none."""
     if not path.exists():
         return False
     try:
         there = read_json(path)
     except UserError:  # damaged: nothing is lost with it
         return False
-    return isinstance(there, dict) and there.get("store_path", store_path) != store_path
+    known = _places(there) if isinstance(there, dict) else []
+    return any(any(there) and there != here for there, here in zip(known, _places(result), strict=False))
+
+
+def _places(result: Mapping[str, Any]) -> list[list[Any]]:
+    """The paths of all that a result is of, as far as it names them: store, gallery, fused runs."""
+    store, gallery, runs = result.get("store_path"), result.get("gallery"), result.get("runs")
+    return [
+        [store] if store else [],
+        [gallery.get("store_path")] if isinstance(gallery, dict) else [],
+        [run.get("folder") for run in runs if isinstance(run, dict)] if isinstance(runs, list) else [],
+    ]
+
+
+def _hash(words: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.knn import check_gallery, check_k
 from ssl_skeleton.evaluation.neighbours.directions import Directions, Rows, blocks, first_copies
-from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores
+from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores, percentile_interval
 
 _BLOCK = 1 << 22  # cosines worked on at once
 
@@ -137,10 +137,10 @@ def _scores(answers: Answers, labels: Labels) -> Scores:
         )
     hits = {k: hits_nc[rows, labels][kept] for k, hits_nc in answers.hits.items()}
     rng, count = np.random.default_rng(0), int(kept.sum())
-    drawn = [average_n[kept][rng.integers(count, size=count)].mean() for _ in range(DRAWS)]
+    drawn = np.array([average_n[kept][rng.integers(count, size=count)].mean() for _ in range(DRAWS)])
     return {
         "map": float(average_n[kept].mean()),
-        "interval": {"map": np.quantile(drawn, (0.025, 0.975)).tolist()},
+        "interval": {"map": percentile_interval(drawn)},
         "recall": {str(k): float((hits_n > 0).mean()) for k, hits_n in hits.items()},
         "precision": {str(k): float((hits_n / k).mean()) for k, hits_n in hits.items()},
         "queries": count,

@@ -13,6 +13,7 @@ Scorer = Callable[[Labels], Scores]
 
 DRAWS = 2000  # of the bootstrap
 _TAIL = (0.025, 0.975)
+_AT_ONCE = 1 << 24  # counts in memory
 
 
 def classification_scores(ranking_nk: NDArray[np.int64], labels: Labels, classes: int) -> Scores:
@@ -55,4 +56,26 @@ def intervals(confusion: NDArray[np.int64], top5: float | None = None) -> dict[s
     shares = {"top1": right.sum(axis=1) / clips, "balanced": share_dc[:, clips_c > 0].mean(axis=1)}
     if top5 is not None:
         shares["top5"] = rng.binomial(clips, top5, DRAWS) / clips
-    return {name: np.quantile(values, _TAIL).tolist() for name, values in shares.items()}
+    return {name: percentile_interval(values) for name, values in shares.items()}
+
+
+def percentile_interval(drawn: NDArray[np.float64]) -> list[float]:
+    """The ends of the 95 % interval of what the draws of a bootstrap gave (Efron, Ann. Statist. 7, 1979)."""
+    interval: list[float] = np.quantile(drawn, _TAIL).tolist()
+    return interval
+
+
+def redrawn_means(
+    rng: np.random.Generator, value_n: NDArray[np.float64], draws: int, places: int
+) -> NDArray[np.float64]:
+    """The mean (draws,) of N values that are drawn with replacement, rounded to so many decimal places.
+
+    Only how often each distinct value is drawn matters, and these counts are multinomial.
+    """
+    value_p, count_p = np.unique(value_n.round(places), return_counts=True)
+    most = max(1, _AT_ONCE // len(value_p))
+    sums = [
+        rng.multinomial(len(value_n), count_p / len(value_n), min(most, draws - begin)) @ value_p
+        for begin in range(0, draws, most)
+    ]
+    return np.concatenate(sums) / len(value_n)

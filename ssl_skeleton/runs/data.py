@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_skeleton.config import read_yaml
 from ssl_skeleton.data.packed import PackedClips
 from ssl_skeleton.data.splits import Split
 from ssl_skeleton.data.store import Store, meta_sum, open_store
 from ssl_skeleton.environment import pick_device
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json
-from ssl_skeleton.recipe import Body, Recipe, body_of
+from ssl_skeleton.recipe import Body, Recipe, body_of, load_recipe
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap_matrix
 
@@ -86,7 +85,7 @@ class RunData:
             return Body.from_tree(read_json(kept), str(kept))
         data = self.recipe.data
         if began.is_file():
-            data = Recipe.from_tree(read_yaml(began), str(began)).data
+            data = load_recipe(began).data
         if data.stores == self.recipe.data.stores:
             return body_of(data, self.stores[0])
         try:

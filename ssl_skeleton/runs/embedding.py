@@ -17,19 +17,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ssl_skeleton.config import read_yaml
 from ssl_skeleton.data.preparation.preparation import Preparation, Progress
 from ssl_skeleton.data.preparation.temporary import Recordings, prepared
 from ssl_skeleton.data.recording import Facts
 from ssl_skeleton.data.splits import Split
-from ssl_skeleton.data.store import EVERYTHING, Store, meta_sum, sha256
+from ssl_skeleton.data.store import Store, sha256
 from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.errors import UserError, nearest
 from ssl_skeleton.evaluation.features import WHOLE, Source, encoding
 from ssl_skeleton.evaluation.search.embeddings import EmbeddedStore, Embeddings, EmbeddingsMeta, Origin
-from ssl_skeleton.recipe import Recipe
+from ssl_skeleton.recipe import load_recipe
 from ssl_skeleton.runs.data import RECIPE
-from ssl_skeleton.runs.probing import sources
+from ssl_skeleton.runs.probing import about_store, on_store, sources
 from ssl_skeleton.runs.run import Run
 
 Part = Literal["all", "train", "validation", "test"]
@@ -38,12 +37,6 @@ Clips = NDArray[np.int64]
 
 # Of the recipe's `data`: what no feature hangs on, or the body tells.
 _OF_STORES = {"store", "split", "layout", "balance", "residence"}
-
-
-def on_store(run: Run, store: Path, split: str = EVERYTHING) -> Run:
-    """The same run, to be used on another store; it may have been opened already."""
-    data = run.recipe.data.model_copy(update={"store": str(store), "split": split})
-    return replace(run, recipe=run.recipe.model_copy(update={"data": data}))
 
 
 def embed(run: Run, part: Part = "all", batch: int = 256) -> Embeddings:
@@ -127,7 +120,7 @@ def encoder_sum(run: Run, found: Sequence[Source]) -> str:
     What a config has by default is left out, so that another version of the package, which may know more
     options, finds the same sum.
     """
-    kept = _kept_recipe(run)
+    kept = load_recipe(run.folder / RECIPE)  # whatever it is opened with
     configs = (kept.encoder, kept.data, run.body)
     trees = [config.model_dump(mode="json", exclude_defaults=True) for config in configs]
     trees[1] = {key: value for key, value in trees[1].items() if key not in _OF_STORES}
@@ -149,17 +142,12 @@ def _origin(run: Run, found: Sequence[Source]) -> Origin:
     )
 
 
-def _kept_recipe(run: Run) -> Recipe:
-    """The recipe that the run has, whatever it is opened with."""
-    path = run.folder / RECIPE
-    return Recipe.from_tree(read_yaml(path), str(path))
-
-
 def _facts(store: Store, split: str, part: str) -> EmbeddedStore:
+    facts = about_store(store)
     return EmbeddedStore(
-        name=store.path.absolute().name,
-        path=str(store.path.resolve()),
-        sum=meta_sum(store.meta.to_tree()),
+        name=facts["store"],
+        path=facts["store_path"],
+        sum=facts["store_sum"],
         dataset=store.meta.dataset,
         layout=store.layout.name,
         fps=store.meta.fps,

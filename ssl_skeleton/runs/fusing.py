@@ -18,6 +18,7 @@ from ssl_skeleton.evaluation.fusion import (
     FusionConfig,
     Weights,
     choose_weights,
+    choosing_clips,
     equal,
     fusion_scorer,
     held_apart,
@@ -33,12 +34,14 @@ from ssl_skeleton.runs.probing import (
     linear_ending,
     representations,
     windows,
+    written_line,
 )
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.run import Run, Tell
+from ssl_skeleton.runs.tried import FUSED
 
 _LONGEST = 100  # letters of the runs' names in the name of a folder
 _FILES = ("clips.csv", "frames.npy", "tracks.npy")
-_OF_RUNS = ("stages", "streams", "epoch", "seed")  # what a result says of each
+_OF_RUNS = ("stages", "streams", "epoch", "seed")  # what a result says of each, as of one alone
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def check_fusable(runs: Sequence[Run]) -> None:
     for run in runs:
         check_probing(run)
         check_probe(run, "linear")
+    config, split = first.recipe.evaluation.fuse, first.splits[0]
+    if config.choose and not len(split.validation):
+        choosing_clips(first.store.labels[split.train], config.held_out, first.recipe.seed)
     for run in others:
         wanted = _facts(first)
         for what, (fact, shown) in _facts(run).items():
@@ -87,11 +93,12 @@ def _facts(run: Run) -> dict[str, tuple[object, str]]:
     }
 
 
-def fuse(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
+def fuse(runs: Sequence[Run], out: Path | None = None, tell: Tell = lambda line: None) -> dict[str, Any]:
     """Score the fusion of runs, and each alone; the result is written to `out`, or to the `fusion_folder`.
 
-    Its baselines are fusions as well: of the encoders without training, and of the coordinates that they
-    see. Where weights are chosen, they are chosen for each of these by itself.
+    It holds the recipes of the runs, by which fusions are told apart when they are compared. Its baselines
+    are fusions as well: of the encoders without training, and of the coordinates that they see. Where weights
+    are chosen, they are chosen for each of these by itself. `tell` gets a line on where the result lies.
     """
     check_fusable(runs)
     out = out or fusion_folder(runs)
@@ -109,16 +116,8 @@ def fuse(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
     part_scorers = {name: _fusion(together["trained"], some) for name, some in (parts | alone).items()}
     labels = first.store.labels[first.splits[0].test]  # for all answers are given
     scores = {kind: score(labels) for kind, score in scorers.items()}
-    facts = [about(run, "linear", run.recipe.evaluation.linear) for run in runs]
     result = {
-        **about(first, f"{config.evaluator}{linear_ending(first)}", config),
-        **about_windows(first),
-        "probe_protocol": [fact["protocol"] for fact in facts],
-        "streams": list(dict.fromkeys(stream for fact in facts for stream in fact["streams"])),
-        "runs": [
-            {"name": name} | {key: fact[key] for key in _OF_RUNS} | about_windows(run)
-            for name, run, fact in zip(names, runs, facts, strict=True)
-        ],
+        **_about(runs, config),
         **scores.pop("trained"),
         "parts": {name: score(labels) for name, score in part_scorers.items()},
         "baselines": scores,
@@ -128,8 +127,31 @@ def fuse(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
         result["unseen"] = unseen
     if (held_labels := answers[0]["trained"].held_labels) is not None:
         result["clips"]["choosing"] = len(held_labels)
-    write_result(out, result)
+    tell(written_line(write_result(out, result)))
     return result
+
+
+def _about(runs: Sequence[Run], config: FusionConfig) -> dict[str, Any]:
+    """What a result says beside its scores: of the first run, and of all."""
+    first = runs[0]
+    facts = [about(run, f"{config.evaluator}{linear_ending(first)}", config) for run in runs]
+    return {
+        **facts[0],
+        **about_windows(first),
+        "overridden": {key: value for fact in facts for key, value in fact["overridden"].items()},
+        "probe_protocol": [run.recipe.evaluation.linear.to_tree() for run in runs],
+        "streams": list(dict.fromkeys(stream for fact in facts for stream in fact["streams"])),
+        "runs": [
+            {
+                "name": name,
+                "folder": str(run.folder.resolve()),
+                **{key: fact[key] for key in _OF_RUNS},
+                **about_windows(run),
+                "recipe": Run.open(run.folder).recipe.to_tree(),
+            }
+            for name, run, fact in zip(run_names(runs), runs, facts, strict=True)
+        ],
+    }
 
 
 def fusion_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
@@ -152,7 +174,7 @@ def fusion_folder(runs: Sequence[Run]) -> Path:
         paths = "\0".join(str(run.folder.resolve()) for run in runs)
         code = hashlib.sha256(paths.encode(errors="surrogateescape")).hexdigest()[:8]
         name = f"{name[:_LONGEST]}-{code}"
-    return runs[0].folder.resolve().parent / "fused" / name
+    return runs[0].folder.resolve().parent / FUSED / name
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

@@ -1,13 +1,17 @@
 """A run's frozen encoders scored by probes, and what stands beside every score of a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ssl_skeleton import ranks
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.splits import Split
-from ssl_skeleton.data.store import meta_sum
+from ssl_skeleton.data.store import EVERYTHING, Store, meta_sum
 from ssl_skeleton.data.views.view import ViewConfig, check_view
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.clustering import cluster_probe
@@ -22,20 +26,27 @@ from ssl_skeleton.evaluation.features import (
     raw_encoding,
     split_features,
 )
-from ssl_skeleton.evaluation.knn import check_gallery, check_k, knn_probe
+from ssl_skeleton.evaluation.knn import check_gallery, knn_probe
 from ssl_skeleton.evaluation.linear import check_classes, linear_probe
-from ssl_skeleton.evaluation.results import score_with_baselines, write_result
+from ssl_skeleton.evaluation.results import overridden, score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scorer, Scores
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.run import Run, Tell
 
 Probe = Callable[[Features], Scorer]
 
 
-def evaluate(run: Run, evaluator: str) -> dict[str, Any]:
+def on_store(run: Run, store: Path, split: str = EVERYTHING) -> Run:
+    """The same run, to be used on another store; it may have been opened already."""
+    data = run.recipe.data.model_copy(update={"store": str(store), "split": split})
+    return replace(run, recipe=run.recipe.model_copy(update={"data": data}))
+
+
+def evaluate(run: Run, evaluator: str, tell: Tell = lambda line: None) -> dict[str, Any]:
     """Score the representation and its baselines by a probe of `PROBES`; the result is written to the run.
 
-    Ranks share the work of encoding. The main one scores and writes; what others return has no scores.
+    Ranks share the work of encoding. The main one scores and writes; what others return has no scores. `tell`
+    gets a line on where the result lies.
     """
     probe, split = PROBES[evaluator](run), _asked(run, evaluator)
     check_labels(run.store.labels, split)
@@ -52,21 +63,27 @@ def evaluate(run: Run, evaluator: str) -> dict[str, Any]:
     result = about(run, evaluator, protocol)
     result["changed"] = protocol.model_dump(mode="json", exclude_defaults=True)
     if split.test is split.train:
-        result["clips"] = {"train": len(split.train)}
+        result["clips"] = {part: result["clips"][part] for part in _scored_parts(run, evaluator)}
     if evaluator == "linear":
         result |= {"evaluator": f"linear{linear_ending(run)}"} | about_windows(run)
     if evaluator in ("knn", "cluster"):
         result["evaluator"] = getattr(config, evaluator).evaluator
     result |= score_with_baselines(representations(run), score)
     if ranks.is_main():
-        write_result(run.folder, result)
+        tell(written_line(write_result(run.folder, result)))
     return result
+
+
+def written_line(path: Path) -> str:
+    """Where a result lies."""
+    return f"written to {path}"
 
 
 def check_probing(run: Run) -> None:
     """Raise UserError when a run cannot be probed on its store; what is asked takes no frames to tell."""
+    labels, split = run.store.labels, run.splits[0]
     try:
-        check_labels(run.store.labels, run.splits[0])
+        check_labels(labels, split)
     except UserError as error:
         raise UserError(f"{run.store.path}: {error}") from None
     run.check_body(run.store)
@@ -82,14 +99,34 @@ def check_probe(run: Run, probe: str) -> None:
         check_classes(labels)
     if probe == "knn":
         check_gallery(labels, "kNN")
-        check_k(knn.k, len(labels) - knn.leave_one_out, "evaluation.knn.k")
+        knn.among(len(labels))
 
 
 def _asked(run: Run, evaluator: str) -> Split:
-    """The split that is probed; where each clip is left out in turn, its test part is the training part."""
-    split = run.splits[0]
-    alone = evaluator == "knn" and run.recipe.evaluation.knn.leave_one_out
-    return Split(split.name, split.train, split.train) if alone else split
+    """The split that is probed; where no part teaches, all parts that are scored are its test part.
+
+    They are its training part as well, so that they are encoded once.
+    """
+    split, parts = run.splits[0], _scored_parts(run, evaluator)
+    if not parts:
+        return split
+    clips = np.concatenate([getattr(split, part) for part in parts])
+    if not len(clips):
+        more = ", or evaluation.cluster.part=all" if evaluator == "cluster" else ""
+        raise UserError(
+            f"split {split.name}: has no {' or '.join(parts)} part; choose another data.split{more}"
+        )
+    return Split(split.name, clips, clips)
+
+
+def _scored_parts(run: Run, evaluator: str) -> tuple[str, ...]:
+    """The parts of the split that are scored where none teaches: clusters, and clips left out in turn."""
+    config, split = run.recipe.evaluation, run.splits[0]
+    if evaluator == "cluster" and config.cluster.part == "all":
+        return tuple(part for part in ("train", "validation", "test") if len(getattr(split, part)))
+    if evaluator == "cluster":
+        return (config.cluster.part,)
+    return ("train",) if evaluator == "knn" and config.knn.leave_one_out else ()
 
 
 def windows(run: Run) -> list[tuple[float, float]]:
@@ -132,7 +169,7 @@ def _retrieve(run: Run) -> Probe:
 
 def _cluster(run: Run) -> Probe:
     config, classes = run.recipe.evaluation.cluster, len(run.store.meta.classes)
-    return partial(cluster_probe, classes=classes, config=config, seed=run.recipe.seed)
+    return lambda features: cluster_probe(features.test, classes, config, run.recipe.seed)  # no label at all
 
 
 PROBES: dict[str, Callable[[Run], Probe]] = {
@@ -163,23 +200,32 @@ def raw_baselines(run: Run) -> dict[str, Callable[[], Encode]]:
 
 
 def about(run: Run, evaluator: str, protocol: Config) -> dict[str, Any]:
-    """What a result says beside its scores."""
+    """What a result says beside its scores; `overridden` are settings that are not its own recipe's."""
     store, split, stages = run.store, run.splits[0], run.evaluated_stages
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    own = Run.open(run.folder).recipe.evaluation
     return {
         "evaluator": evaluator,
-        "store": store.path.absolute().name,
-        "store_path": str(store.path.resolve()),
-        "store_sum": meta_sum(store.meta.to_tree()),
+        **about_store(store),
         "split": split.name,
         "layout": run.layout.name,
         "repair": run.recipe.data.repair.to_tree(),
         "protocol": protocol.to_tree(),
+        "overridden": overridden(own, run.recipe.evaluation, evaluator),
         "stages": {stage.name: stage.training.epochs for stage in stages},
         "streams": list(stages[-1].pretext.input.streams),
         "epoch": stages[-1].training.epochs,
         "seed": run.recipe.seed,
         "clips": {part: len(clips) for part, clips in parts.items() if len(clips)},
+    }
+
+
+def about_store(store: Store) -> dict[str, str]:
+    """Which store a result is of, by name, place and content."""
+    return {
+        "store": store.path.absolute().name,
+        "store_path": str(store.path.resolve()),
+        "store_sum": meta_sum(store.meta.to_tree()),
     }
 
 

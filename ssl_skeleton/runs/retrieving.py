@@ -9,15 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_skeleton.data.store import EVERYTHING, meta_sum, open_store
+from ssl_skeleton.data.store import EVERYTHING, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import WHOLE, Encode, Features, check_labels, labels_of_test
 from ssl_skeleton.evaluation.knn import check_gallery, check_k
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scores
-from ssl_skeleton.runs.probing import about, evaluate, representations
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.probing import (
+    about,
+    about_store,
+    evaluate,
+    on_store,
+    representations,
+    written_line,
+)
+from ssl_skeleton.runs.run import Run, Tell
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,11 @@ def open_collection(run: Run, store: Path, split: str | None) -> Collection:
     """The training part of another store; by default of the split that is called as the run's own, or of all.
 
     Classes are the same when their names are, whatever their case, spaces, underscores and hyphens. UserError
-    when they share none, or when the clips have no labels.
+    when they share none, when the clips have no labels, or when there are too few of them.
     """
     own = run.splits[0].name
     chosen = split or (own if own in open_store(store).split_names else EVERYTHING)
-    data = run.recipe.data.model_copy(update={"store": str(store), "split": chosen})
-    other = Run(run.folder, run.recipe.model_copy(update={"data": data}))
+    other = on_store(run, store, chosen)
     train = other.splits[0].train
     labels = other.store.labels[train]
     if labels.min() < 0:
@@ -58,6 +64,8 @@ def open_collection(run: Run, store: Path, split: str | None) -> Collection:
             f"{store}: none of its classes in the gallery ({_some(other.store.meta.classes)}) is one of "
             f"{run.store.path} ({_some(run.store.meta.classes)}); choose another gallery"
         )
+    check_gallery(class_of[labels], "retrieval")
+    check_k(run.recipe.evaluation.retrieve.k, len(labels), "evaluation.retrieve.k")
     return Collection(other, class_of)
 
 
@@ -67,18 +75,17 @@ def same_classes(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int6
     return np.array([places.get(_plain(name), -1) for name in names], np.int64)
 
 
-def retrieve(run: Run, gallery: Collection | None = None) -> dict[str, Any]:
+def retrieve(run: Run, gallery: Collection | None = None, tell: Tell = lambda line: None) -> dict[str, Any]:
     """Score how the test clips find clips of their class in a gallery; the result is written to the run.
 
     The gallery is the training part, unless it is another one, which is then seen as the run sees clips.
+    `tell` gets a line on where the result lies.
     """
     if gallery is None:
-        return evaluate(run, "retrieve")
+        return evaluate(run, "retrieve", tell)
     split, config, classes = run.splits[0], run.recipe.evaluation.retrieve, len(run.store.meta.classes)
     check_labels(run.store.labels, split)
     other, labels = gallery.run, gallery.labels
-    check_gallery(labels, "retrieval")
-    check_k(config.k, len(labels), "evaluation.retrieve.k")
 
     def score(encode: Encode) -> Scores:
         rows_gd = encode(other.splits[0].train, replace(WHOLE, packed=other.packed))
@@ -90,7 +97,7 @@ def retrieve(run: Run, gallery: Collection | None = None) -> dict[str, Any]:
     result["clips"] = {"gallery": len(labels), "test": len(split.test)}
     result["gallery"] = _about_gallery(gallery, run.store.meta.classes)
     result |= score_with_baselines(representations(run), score)
-    write_result(run.folder, result)
+    tell(written_line(write_result(run.folder, result)))
     return result
 
 
@@ -106,9 +113,7 @@ def gallery_line(run: Run, gallery: Collection) -> str:
 def _about_gallery(gallery: Collection, classes: Sequence[str]) -> dict[str, Any]:
     store, labels = gallery.run.store, gallery.labels
     return {
-        "store": store.path.absolute().name,
-        "store_path": str(store.path.resolve()),
-        "store_sum": meta_sum(store.meta.to_tree()),
+        **about_store(store),
         "split": gallery.run.splits[0].name,
         "shared_classes": [classes[label] for label in np.unique(labels[labels >= 0])],
     }

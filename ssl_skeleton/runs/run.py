@@ -19,7 +19,14 @@ from ssl_skeleton.environment import describe_environment
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import contents, locked, write_json, write_text, writing
 from ssl_skeleton.pretext.base import INPUT, PoseShape, Pretext, Teacher
-from ssl_skeleton.recipe import Recipe, StageConfig, body_of, check_split_of, recipe_differences
+from ssl_skeleton.recipe import (
+    Recipe,
+    StageConfig,
+    body_of,
+    check_split_of,
+    load_recipe,
+    recipe_differences,
+)
 from ssl_skeleton.runs.data import BODY, ENVIRONMENT, RECIPE, RunData
 from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints, load_state
 from ssl_skeleton.training.loop import Report, train
@@ -72,10 +79,10 @@ class Run(RunData):
         for override in overrides:
             if not override.startswith(_EVALUATION_KEYS):
                 raise UserError(f"'{override}': only {', '.join(_EVALUATION_KEYS)} can change after training")
-        tree = apply_overrides(read_yaml(path), overrides)
+        tree = read_yaml(path)
         if any(override.startswith("data.store=") for override in overrides):
-            check_split_of(tree["data"])
-        return cls(folder, Recipe.from_tree(tree, str(path)))
+            check_split_of(apply_overrides(tree, overrides)["data"])
+        return cls(folder, Recipe.from_overridden(tree, overrides, str(path)))
 
     def pretrain(self, report: Report = lambda standing: None) -> tuple[str, ...]:
         """Train every stage that is not finished yet, on the training part of the split, without labels.
@@ -133,7 +140,7 @@ class Run(RunData):
             self._go_on(kept, anyway=anyway, tell=tell)
 
     def _go_on(self, kept: Path, *, anyway: bool, tell: Tell) -> None:
-        there = Recipe.from_tree(read_yaml(kept), str(kept))
+        there = load_recipe(kept).with_absolute_paths()
         differences, again = recipe_differences(there, self.recipe), self.prepared_again()
         if differences and not anyway:
             raise UserError(

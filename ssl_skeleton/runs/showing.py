@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +25,15 @@ from ssl_skeleton.evaluation.linear import learn_linear
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.evaluation.scores import Scorer, Scores
 from ssl_skeleton.evaluation.shown import EarlyConfig, ProbeName, RobustnessConfig, damaged
-from ssl_skeleton.runs.probing import PROBES, about, check_probe, protocol_ending, representations
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.probing import (
+    PROBES,
+    about,
+    check_probe,
+    protocol_ending,
+    representations,
+    written_line,
+)
+from ssl_skeleton.runs.run import Run, Tell
 
 if TYPE_CHECKING:
     from ssl_skeleton.figures.curves import Panel
@@ -37,13 +43,17 @@ Learned = Callable[[NDArray[np.float32]], Scorer]
 Progress = Callable[[Sequence[float], int, str], Iterable[float]]
 
 
-def early(run: Run, progress: Progress = lambda levels, total, what: levels) -> tuple[dict[str, Any], Path]:
+def early(
+    run: Run,
+    progress: Progress = lambda levels, total, what: levels,
+    tell: Tell = lambda line: None,
+) -> dict[str, Any]:
     """Score the recognition of test clips of which only a first part is seen; the result is written.
 
     A clip is cut where its recording is read: repairs, the normalisation and a choice of bodies by the run
     know nothing of what comes later; the stored order of bodies does, where it is by motion. What is left is
-    then shown as whole clips are, and so resampled to the recipe's `frames`, where it has them. Gives the
-    result and the path of the picture.
+    then shown as whole clips are, and so resampled to the recipe's `frames`, where it has them. `tell` gets a
+    line on where the result lies, and one on its picture.
     """
     config, split = run.recipe.evaluation.early, run.splits[0]
     check_labels(run.store.labels, split)
@@ -73,17 +83,19 @@ def early(run: Run, progress: Progress = lambda levels, total, what: levels) -> 
         scores["interval"] = scores["interval"] | {"area": curve["area_interval"]}
         return scores
 
-    return _scored(run, config, score)
+    return _scored(run, config, score, tell)
 
 
 def robustness(
-    run: Run, progress: Progress = lambda levels, total, what: levels
-) -> tuple[dict[str, Any], Path]:
+    run: Run,
+    progress: Progress = lambda levels, total, what: levels,
+    tell: Tell = lambda line: None,
+) -> dict[str, Any]:
     """Score the recognition of damaged test clips; the result is written.
 
     Recordings are damaged before anything is done with them: repairs, the choice of bodies and the
     normalisation meet what they would meet in recordings that are so. The damage is the same for every
-    representation. Gives the result and the path of the picture.
+    representation. `tell` gets a line on where the result lies, and one on its picture.
     """
     config, split = run.recipe.evaluation.robustness, run.splits[0]
     check_labels(run.store.labels, split)
@@ -113,7 +125,7 @@ def robustness(
         }
         return sound(labels) | {"curves": curves}
 
-    return _scored(run, config, score)
+    return _scored(run, config, score, tell)
 
 
 def shown_as(encode: Encode, packed: PackedClips) -> Encode:
@@ -145,9 +157,9 @@ def _unit_of(run: Run) -> str:
 
 
 def _scored(
-    run: Run, config: EarlyConfig | RobustnessConfig, score: Callable[[Encode], Scores]
-) -> tuple[dict[str, Any], Path]:
-    """The result and the path of its picture; both are written."""
+    run: Run, config: EarlyConfig | RobustnessConfig, score: Callable[[Encode], Scores], tell: Tell
+) -> dict[str, Any]:
+    """The result; it is written, and its picture is."""
     ending = protocol_ending(run) if config.probe == "linear" else ""
     result = about(run, f"{config.evaluator}{ending}", config)
     result["changed"] = config.model_dump(mode="json", exclude_defaults=True)
@@ -159,7 +171,9 @@ def _scored(
     picture = run.folder / "figures" / f"{path.stem}.png"
     title = f"{result['evaluator']} on {result['store']}, split {result['split']}"
     save_curves(title, panels_of(result), picture)
-    return result, picture
+    tell(written_line(path))
+    tell(f"drawn in {picture}")
+    return result
 
 
 def panels_of(result: dict[str, Any]) -> "list[Panel]":

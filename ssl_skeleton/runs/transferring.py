@@ -1,7 +1,6 @@
 """Transfer: a run probed on stores that it did not learn from, seen with the joints of its own body."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ import numpy as np
 from ssl_skeleton.data.store import EVERYTHING, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.results import ROWS, unseen_line
-from ssl_skeleton.runs.probing import check_probe, check_probing, evaluate
-from ssl_skeleton.runs.run import Run
+from ssl_skeleton.runs.probing import check_probe, check_probing, evaluate, on_store
+from ssl_skeleton.runs.run import Run, Tell
 from ssl_skeleton.skeleton.layout import Layout
 from ssl_skeleton.skeleton.remap import remap_matrix
-
-Tell = Callable[[str], None]
 
 
 def own_runs(folder: Path, overrides: Sequence[str], probes: Sequence[str], tell: Tell) -> list[Run]:
     """The run on each store that it learned from and can be probed on; `tell` gets a line on the others."""
-    data, found = Run.open(folder, overrides).recipe.data, []
-    for store, split in zip(data.stores, data.splits, strict=True):
+    run, found = Run.open(folder, overrides), []
+    for store, split in zip(run.recipe.data.stores, run.recipe.data.splits, strict=True):
         try:
-            found.append(_probed(folder, Path(store), split, overrides, probes))
+            found.append(_probed(run, Path(store), split, probes))
         except UserError as error:
             tell(f"left out: {error}")
     return found
@@ -38,21 +35,26 @@ def target_runs(
     Without a split, a store has that of the run's own name, or the only one that it has. UserError when a
     target cannot be probed: all are looked at before anything is computed.
     """
-    own, found = Run.open(folder, overrides).recipe.data.splits, []
+    run, found = Run.open(folder, overrides), []
     for target in targets:
         path, colon, split = target.rpartition(":")
         if not colon or Path(target).exists():
-            path, split = target, _split_of(Path(target), own)
-        found.append(_probed(folder, Path(path), split, overrides, probes))
+            path, split = target, _split_of(Path(target), run.recipe.data.splits)
+        found.append(_probed(run, Path(path), split, probes))
     return found
 
 
-def transfer(runs: Sequence[Run], probes: Sequence[str]) -> list[dict[str, dict[str, Any]]]:
-    """The result of every probe of each run; they are written as the commands of the probes write them."""
+def transfer(
+    runs: Sequence[Run], probes: Sequence[str], tell: Tell = lambda line: None
+) -> list[dict[str, dict[str, Any]]]:
+    """The result of every probe of each run; they are written as the commands of the probes write them.
+
+    `tell` gets a line on where each result lies.
+    """
     results = []
     for run in runs:
         fresh = replace(run)  # the frames of one store alone are in memory
-        results.append({probe: evaluate(fresh, probe) for probe in probes})
+        results.append({probe: evaluate(fresh, probe, tell) for probe in probes})
     return results
 
 
@@ -65,14 +67,23 @@ def transfer_table(results: Sequence[Mapping[str, Mapping[str, Any]]], own: int)
         names = ["trained", *first["baselines"]]
         columns = [ROWS[name].format(streams="+".join(first["streams"])) for name in names]
         k = f", k={next(iter(first['k']))}" if "k" in first else ""
-        title = f"{first['evaluator']}{k}, top-1 in %"
+        title = f"{first['evaluator']}{k}, top-1 in %, with 95 % intervals"
         width = max(map(len, (title, *places)))
-        lines += ["", f"{title:<{width}}" + "".join(f"{column:>{len(column) + 3}}" for column in columns)]
-        for place, scores in zip(places, found, strict=True):
-            cells = [100 * ({"trained": scores} | scores["baselines"])[name]["top1"] for name in names]
-            shown = [f"{cell:>{len(column) + 3}.1f}" for cell, column in zip(cells, columns, strict=True)]
-            lines.append(f"{place:<{width}}" + "".join(shown))
-    return "\n".join(lines[1:])
+        rows = [columns]
+        for scores in found:
+            rows.append([_cell(({"trained": scores} | scores["baselines"])[name]) for name in names])
+        wide = [max(map(len, column)) + 3 for column in zip(*rows, strict=True)]
+        for place, row in zip((title, *places), rows, strict=True):
+            cells = [f"{cell:>{size}}" for cell, size in zip(row, wide, strict=True)]
+            lines.append(f"{place:<{width}}" + "".join(cells))
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _cell(scores: Mapping[str, Any]) -> str:
+    """A top-1 accuracy in its interval."""
+    low, high = scores["interval"]["top1"]
+    return f"{100 * scores['top1']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def unseen_lines(runs: Sequence[Run], results: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[str]:
@@ -112,10 +123,9 @@ def _split_of(store: Path, own: Sequence[str]) -> str:
     return (known or names)[0]
 
 
-def _probed(folder: Path, store: Path, split: str, overrides: Sequence[str], probes: Sequence[str]) -> Run:
+def _probed(run: Run, store: Path, split: str, probes: Sequence[str]) -> Run:
     """The run on a store; UserError when one of the probes is not possible there."""
-    where = [f"data.store={json.dumps(str(store))}", f"data.split={json.dumps(split)}"]
-    run = Run.open(folder, [*overrides, *where])
+    run = on_store(run, store, split)
     check_probing(run)
     try:
         for probe in probes:

@@ -104,19 +104,12 @@ class Checkpoints:
         )
 
     def _forget_older(self) -> None:
-        """Remove all but the last `keep` ends of epochs."""
-        if self.keep == 1:
-            return
+        """Remove all but the last `keep` ends of epochs; of one alone, the newest checkpoint is that."""
         pattern = re.compile(rf"{re.escape(self.stage)}-epoch-(\d{{4,}})\.pt")
         found = ((pattern.fullmatch(path.name), path) for path in self.path.parent.iterdir())
-        ends = sorted((int(match[1]), path) for match, path in found if match)
-        for _, path in ends[: -self.keep]:
+        ends = sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+        for _, path in ends[self.keep if self.keep > 1 else 0 :]:
             path.unlink()
-
-
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in place of an older one."""
-    _write(path, vars(checkpoint), lambda whole: None)
 
 
 def _write(path: Path, tree: dict[str, Any], placing: Callable[[Path], object]) -> None:

@@ -54,6 +54,8 @@ def test_every_encoder(config, store, ranks_at_hand):
     assert_same_on_ranks(ranks_at_hand, store, "contrast", config, [5], worlds=(2,))
 
 
-@pytest.mark.parametrize("encoder", ["gru_batch", "st_gcn"])
-def test_parts_of_a_batch(encoder, store, ranks_at_hand):
-    assert_same_on_ranks(ranks_at_hand, store, "joint", CONFIGS[encoder], [6, 7], 2)
+@pytest.mark.parametrize(
+    ("pretext", "encoder"), [("joint", "gru_batch"), ("joint", "st_gcn"), ("contrast_decoded", "gru_batch")]
+)
+def test_parts_of_a_batch(pretext, encoder, store, ranks_at_hand):
+    assert_same_on_ranks(ranks_at_hand, store, pretext, CONFIGS[encoder], [6, 7], 2)

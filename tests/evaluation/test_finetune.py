@@ -323,7 +323,7 @@ def test_the_probe_learns_from_the_same_clips(packed, monkeypatch):
         assert scores["repeats"]["top1"][repeat] == linear_probe(few, classes, config, seed)(truth)["top1"]
     whole = probe_scores(told, features, FAST, probe)
     assert whole["top1"] == linear_probe(features, 3, probe, 0)(truth)["top1"]
-    assert whole.keys() == {"top1", "balanced", "per_class", "confusion", "predicted", "repeats"}
+    assert whole.keys() == {"top1", "balanced", "interval", "per_class", "confusion", "predicted", "repeats"}
 
 
 @given(st.integers(1, 5), st.integers(2, 8), st.integers(0, 999))
@@ -341,7 +341,8 @@ def test_scores_over_repeats_are_those_of_all_answers_together(repeats, classes,
         assert (name in found) is (name in expected) is (name in found["repeats"])
         if name in found:
             assert found[name] == pytest.approx(expected[name])
-    assert ("std" in found) is (repeats > 1)
+    assert ("std" in found) is (repeats > 1) is ("interval" not in found)
+    assert found.get("interval", expected["interval"]) == expected["interval"]
     for name, spread in found.get("std", {}).items():
         assert spread == pytest.approx(np.std(found["repeats"][name], ddof=1))
 

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ssl_skeleton.errors import UserError
@@ -10,6 +10,7 @@ from ssl_skeleton.evaluation.features import Features
 from ssl_skeleton.evaluation.fusion import (
     FusionConfig,
     choose_weights,
+    choosing_clips,
     equal,
     fused,
     fusion_scorer,
@@ -142,11 +143,11 @@ def test_the_grid(runs, steps):
 def test_clips_held_apart_are_not_learned_from(clips, share, seed):
     rows = np.arange(clips, dtype=np.float32)[:, None]
     labels = np.arange(clips) % 3
-    if max(1, round(share * clips)) == clips:
-        return
+    held = max(1, round(share * clips))
+    assume(clips - held > math.ceil(clips / 3))  # more are left than are of one class
     learn, held_labels = held_apart(Features(rows, labels, rows + 100), share, seed)
     assert sorted([*learn.train[:, 0], *learn.test[:, 0]]) == rows[:, 0].tolist()
-    assert len(learn.test) == max(1, round(share * clips))
+    assert len(learn.test) == held
     assert learn.train_labels.tolist() == (learn.train[:, 0].astype(int) % 3).tolist()
     assert held_labels.tolist() == (learn.test[:, 0].astype(int) % 3).tolist()
     again, _ = held_apart(Features(np.hstack([rows, rows]), labels, np.hstack([rows, rows])), share, seed)
@@ -167,6 +168,19 @@ def test_something_must_be_left_to_learn_from():
     rows = np.zeros((1, 2), np.float32)
     with pytest.raises(UserError, match=r"evaluation\.fuse\.held_out: 0\.5 of 1 clips leaves none"):
         held_apart(Features(rows, np.zeros(1, np.int64), rows), 0.5, 0)
+
+
+@given(st.integers(2, 12), st.floats(0.05, 0.95), seeds)
+def test_what_is_left_to_learn_from_shows_two_classes_or_the_user_is_told(clips, share, seed):
+    """Which clips choose hangs on their number alone: labels say only whether that will do."""
+    every, left = np.arange(clips), clips - max(1, round(share * clips))
+    assume(left > 1)
+    kept, choosing = choosing_clips(every, share, seed)
+    assert sorted([*kept, *choosing]) == every.tolist()
+    with pytest.raises(UserError) as caught:
+        choosing_clips(np.isin(every, choosing).astype(np.int64), share, seed)
+    told = f"{share} of {clips} clips leaves {left} to learn from, of one class; take a smaller share"
+    assert str(caught.value) == f"evaluation.fuse.held_out: {told}, or give the weights: --weights"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,38 @@ def test_an_impossible_k_is_refused(k):
         knn_probe(noise(0), CLASSES, KnnConfig(k=k))
 
 
+@given(st.integers(1, 40), st.booleans())
+def test_of_the_usual_k_those_that_fit_are_left(gallery, alone):
+    config, most = KnnConfig(leave_one_out=alone), gallery - alone
+    fitting = tuple(k for k in KnnConfig().k if k <= most)
+    if fitting:
+        assert config.among(gallery) == KnnConfig(leave_one_out=alone, k=fitting)
+    else:
+        with pytest.raises(UserError, match=r"evaluation.knn.k: must lie in 1..0"):
+            config.among(gallery)
+    named = KnnConfig(k=(most, 1)) if most else KnnConfig(k=(1,))
+    assert named.among(gallery).k == named.k
+    with pytest.raises(
+        UserError, match=rf"must lie in 1..{gallery}, .*; name such numbers alone, as .*=\[1\]"
+    ):
+        KnnConfig(k=(1, gallery + 1)).among(gallery)
+
+
+def test_scores_are_given_for_the_k_that_are_left():
+    features = noise(3, train=7)
+    found = knn_probe(features, CLASSES, KnnConfig())(truth(3))
+    wanted = knn_probe(features, CLASSES, KnnConfig(k=(1, 5)))(truth(3))
+    assert found == wanted
+    assert found["k"].keys() == {"1", "5"}
+
+
+def test_one_k_is_a_list_of_one():
+    assert KnnConfig.from_tree({"k": 3}, "knn") == KnnConfig(k=(3,))
+    for wrong in (True, "3", 3.0, None):
+        with pytest.raises(UserError, match=r"^knn: k: input should be a list"):
+            KnnConfig.from_tree({"k": wrong}, "knn")
+
+
 @given(st.integers(0, 2**31 - 1), st.integers(1, 4), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_leaving_one_out_is_asking_for_each_clip_among_the_others(seed, k, doubled):

@@ -1,9 +1,16 @@
 import json
 from functools import partial
+from typing import Literal
 
 import pytest
+from pydantic import create_model
 
-from ssl_skeleton.evaluation.results import result_table, score_with_baselines, write_result
+from ssl_skeleton.config import Config
+from ssl_skeleton.evaluation.clustering import ClusterConfig
+from ssl_skeleton.evaluation.fusion import FusionConfig
+from ssl_skeleton.evaluation.knn import KnnConfig
+from ssl_skeleton.evaluation.results import overridden, result_table, score_with_baselines, write_result
+from ssl_skeleton.evaluation.shown import EarlyConfig, RobustnessConfig
 
 SCORES = {"top1": 0.75, "per_class": [1.0, 0.5, None], "confusion": [[2, 0, 0], [0, 1, 1], [0, 0, 0]]}
 RESULT = SCORES | {
@@ -50,7 +57,123 @@ def test_stores_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert [json.loads(path.read_text()) for path in paths] == [result | {"top1": 0.5} for result in results]
 
 
-@pytest.mark.parametrize("there", ["{", "[]", json.dumps({"top1": 0.5})])
+def test_settings_that_are_not_the_recipes_are_in_the_name(tmp_path):
+    settings = {
+        (): {},
+        ("-epochs=200",): {"epochs": 200},
+        ("-k=1,5",): {"k": [1, 5]},
+        ("-k=1,51",): {"k": [1, 51]},
+        ("-optimiser.name=sgd-optimiser.lr=0.1",): {"optimiser.name": "sgd", "optimiser.lr": 0.1},
+        ("-weights=null-rerank=true",): {"weights": None, "rerank": True},
+        ("-noise=",): {"noise": []},
+    }
+    for (ending,), given in ((ending or ("",), given) for ending, given in settings.items()):
+        path = write_result(tmp_path, RESULT | {"overridden": given})
+        assert path.name == f"linear-nw_ucla-cross_view{ending}.json"
+        assert json.loads(path.read_text())["overridden"] == given
+    assert len(list((tmp_path / "eval").iterdir())) == len(settings)
+
+
+def test_many_settings_are_cut_short_and_told_apart_all_the_same(tmp_path):
+    levels = [[place / 100 for place in range(count)] for count in (60, 61, 62)]
+    paths = {
+        write_result(tmp_path, RESULT | {"overridden": {"noise": some}}) for some in levels for _ in "ab"
+    }
+    assert len(paths) == len(list((tmp_path / "eval").iterdir())) == 3
+    assert all(len(path.name) < 150 for path in paths)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        [{"gallery": {"store_path": f"/{place}/nw_ucla"}} for place in "abc"],
+        [{"runs": [{"folder": f"/{place}/joint"}, {"folder": "/bone"}]} for place in "abc"],
+        [{"runs": [{"folder": f"/{run}"} for run in runs]} for runs in ("ab", "abc", "ba")],
+    ],
+)
+def test_nor_do_galleries_and_runs_of_one_name(of, tmp_path):
+    for _ in "ab":
+        paths = [write_result(tmp_path, RESULT | facts) for facts in of]
+        assert len(set(paths)) == len(list((tmp_path / "eval").iterdir())) == 3
+        assert [json.loads(path.read_text()) for path in paths] == [RESULT | facts for facts in of]
+
+
+class Kind(Config):
+    name: Literal["kind"] = "kind"
+    lr: float = 0.1
+
+
+class OtherKind(Config):
+    name: Literal["other"] = "other"
+    lr: float = 0.5
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Section(Config):
+    epochs: int = 5
+    weights: tuple[float, ...] | None = None
+    optimiser: Kind | OtherKind = Kind()
+
+
+class Sections(Config):
+    linear: Section = Section()
+    fuse: Section = Section()
+    knn: Section = Section()
+    clips: int = 1
+
+
+@pytest.mark.parametrize(
+    ("own", "now", "evaluator", "found"),
+    [
+        ({}, {}, "linear", {}),
+        ({"linear": {"epochs": 9}}, {"linear": {"epochs": 9}}, "linear", {}),
+        ({"linear": {"epochs": 9}}, {}, "linear_cmd", {"epochs": 5}),
+        ({}, {"knn": {"epochs": 6}}, "linear", {}),  # it uses none of these
+        (
+            {},
+            {"linear": {"epochs": 6}, "fuse": {"weights": (0.6, 0.4)}},
+            "fuse_weighted",
+            {"weights": [0.6, 0.4], "linear.epochs": 6},
+        ),
+        ({}, {"clips": 3}, "linear_3_clips", {}),  # its name tells that
+        ({}, {"linear": {"optimiser": {"name": "other"}}}, "linear", {"optimiser.name": "other"}),
+        (
+            {},
+            {"linear": {"optimiser": {"name": "other", "lr": 0.1}}},
+            "linear",
+            {"optimiser.name": "other", "optimiser.lr": 0.1},
+        ),
+        ({"linear": {"optimiser": {"name": "other", "lr": 1.0}}}, {}, "linear", {"optimiser.name": "kind"}),
+    ],
+)
+def test_what_is_overridden(own, now, evaluator, found):
+    sections = [Sections.from_tree(tree, "evaluation") for tree in (own, now)]
+    assert overridden(*sections, evaluator) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "ways"),
+    [
+        (
+            KnnConfig,
+            [{"weights": "distance"}, {"leave_one_out": True}, {"rerank": True}, {"index": {"name": "ivf"}}],
+        ),
+        (ClusterConfig, [{"part": "all"}, {"clusters": 4}]),
+        (FusionConfig, [{"choose": "log_likelihood"}, {"choose": "accuracy"}]),
+        (EarlyConfig, [{"probe": "knn"}, {"train": "cut"}]),
+        (RobustnessConfig, [{"probe": "knn"}, {"joints": "frame"}]),
+    ],
+)
+def test_what_is_left_out_is_told_by_the_name_of_the_evaluator(config, ways):
+    """Or else results that differ in it would lie in one file."""
+    kind = config().evaluator
+    section = create_model("Section", __base__=Config, **{kind: (config, config())})
+    changed = [section.from_tree({kind: way}, "evaluation") for way in ways]
+    assert [overridden(section(), one, kind) for one in changed] == [{}] * len(ways)
+    assert len({kind, *(getattr(one, kind).evaluator for one in changed)}) == len(ways) + 1
+
+
+@pytest.mark.parametrize("there", ["{", "[]", json.dumps({"top1": 0.5}), '{"gallery": 3, "runs": [4, {}]}'])
 def test_a_result_that_names_no_store_is_replaced(there, tmp_path):
     path = write_result(tmp_path, RESULT)
     path.write_text(there)

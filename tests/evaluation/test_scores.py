@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_skeleton.evaluation.scores import classification_scores
+from ssl_skeleton.evaluation.scores import classification_scores, percentile_interval, redrawn_means
 
 
 def scores_by_loops(ranking, labels, classes) -> dict:
@@ -67,3 +67,21 @@ def test_a_rare_class_counts_in_every_draw():
     labels = np.array([0] * 18 + [1] * 2)
     found = classification_scores(np.zeros((20, 1), np.int64), labels, 2)
     assert found["interval"]["balanced"] == [0.5, 0.5]
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1 / 3, 2 / 3]), min_size=1, max_size=30), st.integers(0, 99))
+def test_means_drawn_again_are_those_of_counts(values, seed):
+    """By loops: how often each distinct value is drawn, and the mean of that many."""
+    drawn = redrawn_means(np.random.default_rng(seed), np.array(values), 7, places=12)
+    distinct = sorted(set(values))
+    rng = np.random.default_rng(seed)
+    for found in drawn:
+        counts = rng.multinomial(len(values), [values.count(value) / len(values) for value in distinct])
+        total = sum(count * value for count, value in zip(counts, distinct, strict=True))
+        assert found == pytest.approx(total / len(values), abs=1e-11)
+    # As any mean of clips drawn with replacement, they lie between the least and the most.
+    assert min(values) - 1e-9 <= drawn.min() <= drawn.max() <= max(values) + 1e-9
+
+
+def test_the_interval_leaves_out_a_fortieth_at_either_end():
+    assert percentile_interval(np.linspace(0, 40, 401)) == pytest.approx([1, 39])

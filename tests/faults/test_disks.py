@@ -12,7 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from killing import Kill, differences, recipe, start, strike, write_recipe
+from forks import start
+from killing import Kill, recipe, strike, write_recipe
+from same_runs import differences
 from small_disk import Case
 from tiny import tiny_store
 

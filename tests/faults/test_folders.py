@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import Kill, Running, differences, recipe, start, strike, write_recipe
+from forks import Running, start
+from killing import Kill, recipe, strike, write_recipe
+from same_runs import differences
 from tiny import tiny_store
 
 from ssl_skeleton.data.store import DATA_FILES

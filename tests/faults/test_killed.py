@@ -12,26 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 from faults import Tally, kill_runs, main, table
-from killing import (
-    SAVING,
-    STAGES,
-    Kill,
-    Struck,
-    differences,
-    draw_kills,
-    read_board,
-    read_log,
-    recipe,
-    start,
-    torment,
-    write_recipe,
-)
+from forks import SAVING, start
+from killing import STAGES, Kill, Struck, draw_kills, recipe, torment, write_recipe
+from same_runs import differences, read_board, read_log
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_store
+from tiny import put_checkpoint, tiny_store
 
 from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run
-from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
+from ssl_skeleton.training.checkpoint import load_checkpoint
 
 KILLS, APART = 34, 3
 EPOCHS = [1, 2, 3]
@@ -149,8 +138,7 @@ def test_one_bit_of_a_checkpoint_is_a_difference(part, copied, killed):
         found.pretext["encoder.norm.weight"] if part == "pretext" else found.optimiser["state"][0]["exp_avg"]
     )
     tensor.view(torch.int32).view(-1)[0] ^= 1
-    path.unlink()  # and not the others, which are links to it
-    save_checkpoint(path, found)
+    put_checkpoint(path, found)
     assert differences(copied, killed.whole) == ["inf-best.pt is another one"]
 
 

@@ -3,20 +3,13 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.errors import Stopped, UserError
 from ssl_skeleton.training.signals import leaving
-
-
-@pytest.fixture(autouse=True)
-def _keep_handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def untidy(number: int) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import CLASSES, FACTS, LAYOUT, examples, recordings, standing, stored, write_store
+from builders import CLASSES, FACTS, LAYOUT, examples, recordings, stored, upright, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
@@ -18,12 +18,7 @@ from ssl_skeleton.figures.page import LEFT, MIDDLE, RIGHT
 
 def person() -> np.ndarray:
     """Somebody upright who looks at the camera, (1, V, 3); all other joints lie at their parents."""
-    pose_vc = standing(LAYOUT, 1, seed=0)[0].numpy().T.copy()
-    named = {LAYOUT.root, *LAYOUT.facing.to_tree().values()}
-    for _ in LAYOUT.joints:
-        for joint in set(LAYOUT.joints) - named:
-            pose_vc[LAYOUT.index(joint)] = pose_vc[LAYOUT.index(LAYOUT.bones[joint])]
-    return (pose_vc[None] + np.array([1, 2, 3])).astype(np.float32)
+    return (upright().numpy().T[None] + np.array([1, 2, 3])).astype(np.float32)
 
 
 def store_of(folder: Path, clips: list[Recording], facts=FACTS) -> Store:

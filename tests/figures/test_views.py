@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from builders import FACTS, LAYOUT, examples, recordings, standing, stored, write_store
+from builders import FACTS, LAYOUT, examples, recordings, stored, upright, write_store
 from hypothesis import given, settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -38,11 +38,7 @@ def task_of(
 
 def person() -> np.ndarray:
     """Somebody upright who looks at the camera, (4, V, 3), and leans on a little in every frame."""
-    pose_vc = standing(LAYOUT, 1, seed=0)[0].numpy().T.copy()
-    named = {LAYOUT.root, *LAYOUT.facing.to_tree().values()}
-    for _ in LAYOUT.joints:
-        for joint in set(LAYOUT.joints) - named:
-            pose_vc[LAYOUT.index(joint)] = pose_vc[LAYOUT.index(LAYOUT.bones[joint])]
+    pose_vc = upright().numpy().T.copy()
     pose_vc[LAYOUT.index("spine")] = (0, 0.25, 0)
     steps = np.linspace(0, 0.05, 4)[:, None, None] * pose_vc[:, 1:2] * [0, 0, 1]
     return (pose_vc + steps + np.array([1, 2, 3])).astype(np.float32)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import assert_same_gradients
 
 from ssl_skeleton.ops.graph_shift import graph_shift, local_index, non_local_index, takers
 
@@ -90,12 +91,7 @@ def test_many_rows_and_channels_equal_the_reference(kernel, device, index_of, ma
     out_ktvc = graph_shift(there[0], index_i, *there[1:], takers_id=takers(index_i), kernel=kernel).cpu()
     wanted_ktvc = graph_shift(leaves[0], index_i.cpu(), *leaves[1:], kernel="torch")
     torch.testing.assert_close(out_ktvc, wanted_ktvc)
-    for grad, want in zip(
-        torch.autograd.grad(out_ktvc.sin().sum(), leaves),
-        torch.autograd.grad(wanted_ktvc.sin().sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(grad, want)
+    assert_same_gradients(out_ktvc, wanted_ktvc, leaves)
 
 
 @given(sizes, st.integers(0, 1000), st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
@@ -155,12 +151,7 @@ def test_compiled_it_is_the_same(kernel, device, masked):
     compiled_ktvc = torch.compile(shift, fullgraph=True, backend="aot_eager")(x_ktvc)
     leaves = [leaf for leaf in (x_ktvc, mask_vc) if leaf is not None]
     torch.testing.assert_close(compiled_ktvc, shift(x_ktvc))
-    for grad, want in zip(
-        torch.autograd.grad(compiled_ktvc.sum(), leaves),
-        torch.autograd.grad(shift(x_ktvc).sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(grad, want)
+    assert_same_gradients(compiled_ktvc, shift(x_ktvc), leaves)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import CLIPS, recipe_tree, tiny_recipe, tiny_store, write_recordings
+from tiny import CLIPS, put_checkpoint, recipe_tree, tiny_recipe, tiny_store, write_recordings
 
 from ssl_skeleton.data.preparation import temporary
 from ssl_skeleton.data.preparation.temporary import Recordings
@@ -20,13 +20,12 @@ from ssl_skeleton.runs.embedding import (
     embed_recordings,
     encoder_sum,
     named_clips,
-    on_store,
     prepared_for,
     run_of,
 )
-from ssl_skeleton.runs.probing import representations, sources
+from ssl_skeleton.runs.probing import on_store, representations, sources
 from ssl_skeleton.runs.run import Run
-from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
+from ssl_skeleton.training.checkpoint import load_checkpoint
 
 
 def no_bar(readings, total, done):
@@ -197,7 +196,7 @@ def test_the_sum_is_of_what_decides_a_feature(run, copied, store):
     kept = load_checkpoint(path, "teacher")
     name = next(name for name in kept.pretext if name.startswith("encoder.") and kept.pretext[name].dim())
     kept.pretext[name].view(torch.int32).view(-1)[0] ^= 1  # the last bit of one weight
-    save_checkpoint(path, kept)
+    put_checkpoint(path, kept)
     assert sum_of(copied) != first
 
 

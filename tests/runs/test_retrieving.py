@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import refused, run
 from poisoning import poison_labels, set_labels
-from tiny import CLIPS, tiny_recipe, tiny_store
+from tiny import CLIPS, house_of_two_bodies, tiny_store, unevaluated
 
 from ssl_skeleton import knn, retrieve
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.recording import IMAGE
 from ssl_skeleton.evaluation import retrieval
 from ssl_skeleton.evaluation.features import WHOLE, Features
@@ -25,36 +25,18 @@ ROWS = ("trained", "raw coordinates", "untrained encoder")
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory) -> Path:
-    """A store, another one with another body, and a run that learned from the first."""
-    house = tmp_path_factory.mktemp("house")
-    tiny_store(house / "store")
-    tiny_store(house / "other", layout="kinect_v2_25")
-    Run.start(tiny_recipe(house / "store", epochs=1), house / "run").pretrain()
-    return house
+    return house_of_two_bodies(tmp_path_factory.mktemp("house"), "store", "other")
 
 
 @pytest.fixture
 def fresh(house, tmp_path) -> Path:
     """The folder of a copy of the run that was never evaluated."""
-    shutil.copytree(house / "run", tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    return tmp_path / "run"
-
-
-def run(command, *words) -> int:
-    return run_command(command.main, [str(word) for word in words])
-
-
-def refused(capsys, command, *words) -> str:
-    capsys.readouterr()
-    assert run(command, *words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
+    return unevaluated(house / "run", tmp_path / "run")
 
 
 def written(folder: Path, name: str) -> dict:
-    return json.loads((folder / "eval" / f"{name}.json").read_text())
+    (path,) = (folder / "eval").glob(f"{name}*.json")  # what is overridden may end the name
+    return json.loads(path.read_text())
 
 
 def rename_classes(store: Path, out: Path, names: list[str]) -> Path:
@@ -110,10 +92,47 @@ def test_another_store_is_seen_with_the_joints_of_the_run(house, fresh, capsys):
         assert json.loads(json.dumps(expected(own.store.labels[test]))).items() <= found.items()
 
 
+def test_how_many_clips_are_looked_among_is_told(house, fresh, capsys):
+    told = {
+        (retrieve,): "clips: 18 training (the gallery), 9 test",
+        (
+            retrieve,
+            "--gallery",
+            house / "other",
+            "--gallery-split",
+            "all",
+        ): "clips: 27 in the gallery, 9 test",
+        (knn,): "clips: 18 training (the gallery), 9 test",
+        (
+            knn,
+            "data.split=all",
+            "evaluation.knn.leave_one_out=true",
+        ): "leave-one-out: every one of 27 training clips among the other ones",
+    }
+    for (command, *words), line in told.items():
+        assert run(command, "--run", fresh, *words) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert line in printed[1:3]
+        path = Path(printed[-1].removeprefix("written to "))
+        assert path.parent == fresh / "eval"
+        assert json.loads(path.read_text())["evaluator"] == path.name.split("-")[0]
+
+
+def test_the_usual_k_are_those_that_a_small_gallery_has(fresh, capsys):
+    assert run(knn, "--run", fresh, "evaluation.knn.k=[1, 5, 10, 20]") == 0
+    printed = capsys.readouterr().out
+    assert "\nk=20 left out: the gallery has fewer clips\n" in printed
+    assert written(fresh, "knn-store-cross_view")["k"].keys() == {"1", "5", "10"}
+    shutil.rmtree(fresh / "eval")
+    assert run(knn, "--run", fresh, "evaluation.knn.k=3") == 0
+    assert "left out" not in capsys.readouterr().out
+    assert written(fresh, "knn-store-cross_view")["k"].keys() == {"3"}
+
+
 def test_a_gallery_is_by_default_the_same_split_or_all(house, fresh):
     own = Run.open(fresh)
     assert open_collection(own, house / "other", None).run.splits[0].name == "cross_view"
-    everything = Run.open(fresh, ["data.split=cross_view_dev"])
+    everything = Run.open(fresh, ["data.split=cross_view_dev", "evaluation.retrieve.k=[9]"])
     assert open_collection(everything, house / "other", None).run.splits[0].name == "cross_view_dev"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import recipe_tree, same, tiny_recipe, tiny_store
+from tiny import put_checkpoint, recipe_tree, same, tiny_recipe, tiny_store, unevaluated
 
 from ssl_skeleton.data.readers import FORMATS
 from ssl_skeleton.data.recording import IMAGE, METRES
@@ -19,7 +19,7 @@ from ssl_skeleton.recipe import Recipe, load_recipe
 from ssl_skeleton.runs import probing
 from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run
-from ssl_skeleton.training.checkpoint import load_checkpoint, save_checkpoint
+from ssl_skeleton.training.checkpoint import load_checkpoint
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -61,6 +61,7 @@ def test_a_result_holds_all_that_is_promised(evaluator, run):
         "store_path",
         "store_sum",
         "changed",
+        "overridden",
         "split",
         "layout",
         "repair",
@@ -120,7 +121,7 @@ def test_a_run_is_evaluated_from_another_working_directory(store, tmp_path, monk
 
 def test_results_of_several_splits_and_stores_lie_side_by_side(run, store, tmp_path):
     folder, other, same = tmp_path / "run", tmp_path / "other", tmp_path / "copy" / store.name
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("eval"))
+    unevaluated(run.folder, folder)
     shutil.copytree(store, other)
     shutil.copytree(store, same)
     for overrides in ([], ["data.split=cross_view_dev"], [f"data.store={other}"]):
@@ -171,7 +172,7 @@ def test_the_baselines_know_nothing_of_the_checkpoint(run, tmp_path):
     for name, tensor in blank.pretext.items():
         if name.startswith("encoder.gru"):
             tensor.zero_()
-    save_checkpoint(path, blank)
+    put_checkpoint(path, blank)
     before, after = evaluate(run, "linear"), evaluate(Run.open(folder), "linear")
     assert after["baselines"] == before["baselines"]
     answers = np.array(after["confusion"]).sum(axis=0)

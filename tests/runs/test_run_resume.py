@@ -73,6 +73,14 @@ def go_on_anyway(run: Run, *overrides: str) -> tuple[Run, list[str]]:
     return Run.start(changed(run.recipe, *overrides), run.folder, resume_anyway=True, tell=told.append), told
 
 
+def test_another_way_to_the_same_store_is_no_other_recipe(store, run):
+    around = str(store.parent / ".." / store.parent.name / store.name)
+    Run.start(changed(run.recipe, f"data.store={around}"), run.folder, resume=True)
+    kept = run.folder / "recipe.yaml"  # as one that was written before paths were made plain
+    kept.write_text(yaml.safe_dump(changed(run.recipe, f"data.store={around}").to_tree()))
+    Run.start(run.recipe, run.folder, resume=True)
+
+
 def test_another_recipe_needs_to_be_asked_for(run):
     other = changed(run.recipe, "stages.1.training.optimiser.lr=0.5")
     message = r"lr is 0\.01 there, 0\.5 here\); repeat .* --resume-anyway"

@@ -1,16 +1,17 @@
 import json
+import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import refused
+from commands import run as run_words
 from tiny import recipe_tree, tiny_store
 
 from ssl_skeleton import early as early_command
 from ssl_skeleton import robustness as robustness_command
-from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.altered import beginnings, part_of, turned_about_vertical
 from ssl_skeleton.data.recording import IMAGE
 from ssl_skeleton.data.store import Store
@@ -40,13 +41,6 @@ SHORT = {
     "early": {"shares": list(SHARES)},
     "robustness": FEW,
 }
-
-
-@pytest.fixture(autouse=True)
-def _as_it_was():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -95,7 +89,7 @@ def written(folder: Path) -> set[str]:
 @pytest.mark.parametrize("train", ["whole", "cut"])
 def test_all_of_a_clip_scores_what_the_plain_probe_does(probe, train, folder):
     run = Run.open(folder, [f"evaluation.early.probe={probe}", f"evaluation.early.train={train}"])
-    result, _ = early(run)
+    result = early(run)
     plain = evaluate(run, probe)
     assert list(result["baselines"]) == ["raw", "raw_streams", "untrained"]
     for name, scores in rows(result).items():
@@ -119,7 +113,7 @@ def on(run: Run, *stores: Store) -> Run:
 def test_cut_training_clips_are_cut_as_test_clips_are(probe, folder):
     """Scores are then those of a store that holds no more, in both parts."""
     run = Run.open(folder, [f"evaluation.early.probe={probe}", "evaluation.early.train=cut"])
-    result, _ = early(run)
+    result = early(run)
     for place, share in enumerate(SHARES):
         plain = evaluate(on(run, beginnings(run.store, share)), probe)
         for name in ("trained", "raw", "raw_streams"):  # the norms of `untrained` know whole training clips
@@ -148,7 +142,8 @@ def test_results_and_pictures_of_other_protocols_lie_side_by_side(folder, painte
     )
     names = ("early", "early_knn", "early_cut", "early_cmd", "robustness")
     places = [(f"eval/{name}", "json") for name in names] + [(f"figures/{name}", "png") for name in names]
-    assert written(folder) == {f"{place}-store-cross_view.{end}" for place, end in places}
+    found = {re.sub("(-store-cross_view)-.*(\\.\\w+)$", r"\1\2", name) for name in written(folder)}
+    assert found == {f"{place}-store-cross_view.{end}" for place, end in places}
 
 
 def poisoned(run: Run, share: float) -> Run:
@@ -164,7 +159,7 @@ def poisoned(run: Run, share: float) -> Run:
 
 def test_what_comes_later_is_hidden(folder):
     run = Run.open(folder, ["evaluation.early.shares=[0.3, 0.5, 0.6]"])
-    found, wanted = early(poisoned(run, 0.5))[0], early(run)[0]
+    found, wanted = early(poisoned(run, 0.5)), early(run)
     for name, scores in rows(found).items():
         curve, right = scores["curves"]["seen"], rows(wanted)[name]["curves"]["seen"]
         assert curve["top1"][:2] == right["top1"][:2]
@@ -175,7 +170,7 @@ def test_what_comes_later_is_hidden(folder):
 @pytest.mark.parametrize("probe", ["linear", "knn"])
 def test_sound_clips_score_what_the_plain_probe_does(probe, folder):
     run = Run.open(folder, [f"evaluation.robustness.probe={probe}"])
-    result, _ = robustness(run)
+    result = robustness(run)
     plain = evaluate(run, probe)
     for name, scores in rows(result).items():
         wanted = rows(plain)[name]
@@ -214,7 +209,7 @@ def test_every_representation_and_every_run_meets_the_same_damage(folder, monkey
 @pytest.mark.parametrize("score", [early, robustness])
 def test_the_same_command_again_gives_the_same_file(score, folder):
     def made() -> bytes:
-        result, _ = score(Run.open(folder))
+        result = score(Run.open(folder))
         return (folder / "eval" / f"{result['evaluator']}-store-cross_view.json").read_bytes()
 
     assert made() == made()
@@ -227,7 +222,7 @@ def test_labels_of_test_clips_change_scores_alone(score, folder, monkeypatch):
 
     def answered(run: Run) -> dict:
         answers.append([])
-        return score(run)[0]
+        return score(run)
 
     def noted(levels, unit, scorers, labels):
         answers[-1] += [scorer(labels)["predicted"] for draws in scorers for scorer in draws]
@@ -280,7 +275,10 @@ def test_a_turn_is_nothing_to_who_turns_clips_to_the_front(folder):
 
 
 def test_the_picture_shows_the_curves_of_the_result(folder, painted):
-    result, picture = robustness(Run.open(folder))
+    told: list[str] = []
+    result = robustness(Run.open(folder), tell=told.append)
+    kept, picture = (Path(line.split(" in ")[-1].split(" to ")[-1]) for line in told)
+    assert json.loads(kept.read_text()) == json.loads(json.dumps(result))
     assert picture.read_bytes().startswith(b"\x89PNG")
     panels = panels_of(result)
     assert [panel.axis for panel in panels] == [
@@ -298,28 +296,15 @@ def test_the_picture_shows_the_curves_of_the_result(folder, painted):
             assert (line.top1, line.interval) == (curve["top1"], curve["interval"])
 
 
-def run_words(command, *words) -> int:
-    """A command in this process; gives its exit code."""
-    return run_command(command.main, [str(word) for word in words])
-
-
-def refused(capsys, command, *words) -> str:
-    """Run a command that must end in one line of error; gives the line."""
-    capsys.readouterr()
-    assert run_words(command, *words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.mark.parametrize(("command", "name"), [(early_command, "early"), (robustness_command, "robustness")])
 def test_a_command_prints_its_tables_and_where_the_picture_is(command, name, folder, painted, capsys):
     assert run_words(command, "--run", folder, "--probe", "knn") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     result = json.loads((folder / f"eval/{name}_knn-store-cross_view.json").read_text())
-    assert printed.out.startswith(curve_tables(result, ("still", "slow", "fast")))
+    title, *rows = curve_tables(result, ("still", "slow", "fast")).splitlines()
+    assert printed.out.startswith("\n".join([title, "clips: 18 training, 9 test", *rows]))
+    assert f"\nwritten to {folder / 'eval' / name}_knn-store-cross_view" in printed.out
     picture = folder / f"figures/{name}_knn-store-cross_view.png"
     assert printed.out.endswith(f"\ndrawn in {picture}\n")
     assert picture.is_file()

@@ -1,12 +1,11 @@
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import recipe_tree, same, tiny_recipe, tiny_store
+from tiny import recipe_tree, same, tiny_recipe, tiny_store, unevaluated
 
 from ssl_skeleton.data.views.augment import AugmentConfig
 from ssl_skeleton.data.views.view import ViewConfig
@@ -46,8 +45,7 @@ def result(run) -> dict:
 @pytest.fixture
 def fresh(run, tmp_path) -> Path:
     """The folder of a copy of the run that was never evaluated."""
-    shutil.copytree(run.folder, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    return tmp_path / "run"
+    return unevaluated(run.folder, tmp_path / "run")
 
 
 def starts(run: Run, monkeypatch, **options) -> list[list[dict]]:
@@ -153,8 +151,8 @@ def test_few_labels_have_a_result_of_their_own(fresh):
     few = Run.open(fresh, ["evaluation.finetune.labels=0.3", "evaluation.finetune.repeats=3"])
     result = finetune(few)
     assert {path.name for path in (fresh / "eval").iterdir()} == {
-        "finetune_0.3-store-cross_view.json",
-        "finetune_scratch_0.3-store-cross_view.json",
+        "finetune_0.3-store-cross_view-repeats=3.json",
+        "finetune_scratch_0.3-store-cross_view-repeats=3.json",
     }
     assert (result["evaluator"], result["clips"]["labelled"]) == ("finetune_0.3", 6)
     for scores in (result, *result["baselines"].values()):

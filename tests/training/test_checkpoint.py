@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.training.checkpoint import (
-    Checkpoint,
-    Checkpoints,
-    load_checkpoint,
-    load_state,
-    save_checkpoint,
-)
+from ssl_skeleton.training.checkpoint import Checkpoint, Checkpoints, load_checkpoint, load_state
 
 
 def checkpoint(epoch=3, step=5, **changes) -> Checkpoint:
@@ -28,11 +22,16 @@ def checkpoint(epoch=3, step=5, **changes) -> Checkpoint:
     return Checkpoint("stage", epoch, step, totals={"loss": 1.5} if step else {}, **state)
 
 
+def save(folder: Path, name: str, whole: Checkpoint) -> Path:
+    """Save a checkpoint under a stage's name; gives its path."""
+    checkpoints = Checkpoints(folder, name)
+    checkpoints.save(whole)
+    return checkpoints.path
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoints") / "deep" / "stage.pt"
-    save_checkpoint(path, checkpoint())
-    return path
+    return save(tmp_path_factory.mktemp("runs"), "stage", checkpoint())
 
 
 def refusal(path: Path) -> str:
@@ -44,8 +43,7 @@ def refusal(path: Path) -> str:
 
 def test_what_was_saved_is_loaded(tmp_path):
     wanted = checkpoint(scaler={"scale": 65536.0, "growth_interval": 2000}, best=0.5)
-    save_checkpoint(tmp_path / "stage.pt", wanted)
-    found = load_checkpoint(tmp_path / "stage.pt", "stage")
+    found = load_checkpoint(save(tmp_path, "stage", wanted), "stage")
     assert (found.stage, found.epoch, found.step, found.totals) == ("stage", 3, 5, {"loss": 1.5})
     assert (found.scaler, found.best) == (wanted.scaler, 0.5)
     assert all(torch.equal(found.pretext[name], tensor) for name, tensor in wanted.pretext.items())
@@ -191,11 +189,12 @@ def test_weights_that_cannot_be_right(changed, message, tmp_path):
 
 def test_shared_tensors_are_stored_once(tmp_path):
     tensor = torch.randn(1000, 100)
-    paths = [tmp_path / "one.pt", tmp_path / "shared.pt", tmp_path / "apart.pt"]
-    for path, pretext in zip(
-        paths, ({"a": tensor}, {"a": tensor, "b": tensor}, {"a": tensor, "b": tensor.clone()}), strict=True
-    ):
-        save_checkpoint(path, checkpoint(pretext=pretext))
+    pretexts = {
+        "one": {"a": tensor},
+        "shared": {"a": tensor, "b": tensor},
+        "apart": {"a": tensor, "b": tensor.clone()},
+    }
+    paths = [save(tmp_path, name, checkpoint(pretext=pretext)) for name, pretext in pretexts.items()]
     one, shared, apart = (path.stat().st_size for path in paths)
     assert shared < 1.1 * one
     assert apart > 1.8 * one

@@ -37,6 +37,17 @@ def test_by_default_there_is_one_file(tmp_path):
     assert checkpoints.load().best is None
 
 
+@pytest.mark.parametrize("lowered", [1, 2, 3])
+def test_what_is_kept_no_more_goes_with_the_next_save(lowered, tmp_path):
+    for epoch in (1, 2, 3):
+        Checkpoints(tmp_path, "stage", keep=3, keep_best=True).save(checkpoint(epoch), 1 / epoch)
+        Checkpoints(tmp_path, "stage-2", keep=3).save(checkpoint(epoch), 1 / epoch)
+    Checkpoints(tmp_path, "stage", keep=lowered).save(checkpoint(3, 1))
+    kept = {f"stage-epoch-{epoch:04}.pt" for epoch in (1, 2, 3)[3 - lowered :]} if lowered > 1 else set()
+    others = {"stage-2.pt", *(f"stage-2-epoch-{epoch:04}.pt" for epoch in (1, 2, 3))}
+    assert {*names(tmp_path)} == {"stage.pt", "stage-best.pt", *kept, *others}
+
+
 LOSSES = (3.0, 1.0, 2.0, 1.0, 0.5, 0.7)
 
 

@@ -7,7 +7,7 @@ import torch
 from builders import one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killing import same
+from same_runs import same
 from torch import Tensor, nn
 
 from ssl_skeleton.encoders.torch_file import read_torch

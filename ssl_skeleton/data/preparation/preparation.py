@@ -56,6 +56,8 @@ class Preparation:
         clips = self.clips + len(self.bodiless) + len(self.damaged)
         total = max(self.files, round(clips / share_read))  # some files hold many clips
         if len(self.damaged) > self.max_damaged * total + 1e-9:  # 0.29 of 100 is 29
+            if total == 1:
+                raise UserError(f"{self.damaged[0]}; that is all there was to read")
             raise UserError(
                 f"more than {self.max_damaged:.0%} of the {total} files or clips are damaged; "
                 f"the first: {self.damaged[0]}; --max-damaged allows more"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_skeleton.evaluation.scores import percentile_interval, redrawn_means
+
 Right = NDArray[np.float64]
 """How right the answers are (S, N), by seed and test clip: 1 or 0, or the share of several repeats."""
 
 DRAWS = 10_000
-_TAIL = (0.025, 0.975)
-_AT_ONCE = 1 << 24  # counts in memory
 _NOUGHT = 1e-12  # sums of shares that should be equal differ by less
 
 
@@ -51,12 +51,12 @@ def paired_bootstrap(one_sn: Right, other_sn: Right, draws: int = DRAWS) -> Diff
     if one_sn.tobytes() > other_sn.tobytes():  # so that numbers do not hang on who is named first
         return paired_bootstrap(other_sn, one_sn, draws).turned()
     rng = np.random.default_rng(0)
-    drawn = _clips_again(rng, one_sn.mean(axis=0) - other_sn.mean(axis=0), draws)
+    drawn = redrawn_means(rng, one_sn.mean(axis=0) - other_sn.mean(axis=0), draws, places=12)
     drawn += _seeds_again(rng, one_sn.mean(axis=1), draws) - _seeds_again(rng, other_sn.mean(axis=1), draws)
-    low, high = np.quantile(drawn, _TAIL)
+    low, high = percentile_interval(drawn)
     rarer = min((drawn < _NOUGHT).sum(), (drawn > -_NOUGHT).sum())
     p = min(1.0, 2 * (int(rarer) + 1) / (draws + 1))
-    return Difference(float(one_sn.mean() - other_sn.mean()), float(low), float(high), p)
+    return Difference(float(one_sn.mean() - other_sn.mean()), low, high, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -70,20 +70,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = least
     return adjusted
-
-
-def _clips_again(rng: np.random.Generator, value_n: NDArray[np.float64], draws: int) -> NDArray[np.float64]:
-    """The mean value (draws,) of N clips drawn with replacement.
-
-    Only how often each distinct value is drawn matters, and these counts are multinomial.
-    """
-    value_p, count_p = np.unique(value_n.round(12), return_counts=True)
-    most = max(1, _AT_ONCE // len(value_p))
-    means = [
-        rng.multinomial(len(value_n), count_p / len(value_n), min(most, draws - begin)) @ value_p
-        for begin in range(0, draws, most)
-    ]
-    return np.concatenate(means) / len(value_n)
 
 
 def _seeds_again(rng: np.random.Generator, value_s: NDArray[np.float64], draws: int) -> NDArray[np.float64]:

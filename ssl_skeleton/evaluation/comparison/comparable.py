@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ssl_skeleton.config import leaves
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.comparison.labelling import telling_labels
+from ssl_skeleton.evaluation.comparison.labelling import telling_labels, without_seed
 from ssl_skeleton.evaluation.comparison.result_files import Result, Scored
+from ssl_skeleton.evaluation.curves import TITLES
 from ssl_skeleton.evaluation.results import COLUMNS, ROWS
 
 _FIRST = ("linear", "knn")  # of the evaluators; others follow by name
-_SUMS = ("area",)  # scores that sum up what an evaluator found, though they are not its first
+_AREA = "area"  # under a curve: where there are some, these sum up what an evaluator found
 _UNKNOWN = "unknown"  # what a store held, of older results
 
 
@@ -20,7 +22,7 @@ class Place:
     """What a column is of: only scores for which all of this is the same may be compared.
 
     `content` is the sum of what the store held, or where older results have none says so. `protocol` is JSON.
-    `key` says which value of a score that has several, as a `k`, and is empty for others.
+    `key` says which value of a score that has several, as a `k` or a curve, and is empty for others.
     """
 
     evaluator: str
@@ -72,22 +74,36 @@ class Line:
 
 
 def fill(line: Line, results: Sequence[Result]) -> list[Line]:
-    """Put these results into a line; gives lines with their baselines. UserError for two of the same."""
+    """Put these results into a line; gives lines with their parts and baselines.
+
+    Results that differ in settings that make no difference to a score may both have it: of these the one
+    whose answers give it is taken. UserError where it is not the same.
+    """
     beside: dict[str, Line] = {}
     taken: dict[tuple[Place, int], Result] = {}
     for result in results:
         for place in _places(result, result):
             other = taken.setdefault((place, result.seed), result)
-            if other is not result:
+            if place.value(other) != place.value(result):
                 raise UserError(f"{result.path}: is of the same as {other.path}; remove the older one")
-            line.scored.setdefault(place, {})[result.seed] = result
-        for key, scored in result.baselines.items():
-            name = ROWS[key].format(streams="+".join(result.streams)) if key in ROWS else key
+            if other is result or not place.is_answered(other):
+                line.scored.setdefault(place, {})[result.seed] = result
+        for name, scored in _beside(result).items():
             baseline = beside.setdefault(name, Line(name, [line.name], set(), baseline=True))
             baseline.seeds.add(result.seed)
             for place in _places(result, scored):
                 baseline.scored.setdefault(place, {})[result.seed] = scored
     return list(beside.values())
+
+
+def _beside(result: Result) -> dict[str, Scored]:
+    """The parts and baselines of a result, by what they are called; so they are whatever the seed."""
+    parts = {without_seed(key): scored for key, scored in result.parts.items()}
+    if len(parts) < len(result.parts):  # of runs that differ in their seed
+        parts = dict(result.parts)
+    streams = "+".join(result.streams)
+    known = {key: row.format(streams=streams) for key, row in ROWS.items()}
+    return parts | {known.get(key, key): scored for key, scored in result.baselines.items()}
 
 
 def merged(baselines: Sequence[Line]) -> list[Line]:
@@ -113,8 +129,8 @@ def merged(baselines: Sequence[Line]) -> list[Line]:
 def places_of(results: Iterable[Result], scores: Sequence[str]) -> list[Place]:
     """The columns, in order: the first score of every result, or of `scores` those that it has.
 
-    Of a score with several values it is the first, but each where it is named. UserError when results of one
-    store and split are about different test clips.
+    Of a score with several values it is the first, but each where it is named; of curves the areas under all.
+    UserError when results of one store and split are about different test clips.
     """
     found: dict[Place, None] = {}
     first: dict[tuple[str, ...], Result] = {}
@@ -128,7 +144,7 @@ def places_of(results: Iterable[Result], scores: Sequence[str]) -> list[Place]:
         if scores:
             places = [place for place in places if place.score in scores]
         else:
-            places = sorted(places, key=lambda place: place.score not in _SUMS)[:1]
+            places = [place for place in places if place.score == _AREA] or places[:1]
         found |= dict.fromkeys(places)
     return sorted(found, key=_order)
 
@@ -141,7 +157,7 @@ def column_names(places: Sequence[Place]) -> list[str]:
         score = COLUMNS[place.score].format(place.key)
         names.append(", ".join([f"{place.evaluator} {score}", *(getattr(place, what) for what in several)]))
     labels = list(names)
-    facts = [{"content": _short(place), **leaves(json.loads(place.protocol))} for place in places]
+    facts = [{"content": _short(place), **leaves(_joined(json.loads(place.protocol)))} for place in places]
     for name in set(names):
         alike = [number for number, other in enumerate(names) if other == name]
         for number, label in zip(alike, telling_labels([facts[one] for one in alike]), strict=True):
@@ -153,14 +169,24 @@ def _places(result: Result, scored: Scored) -> Iterator[Place]:
     protocol = result.protocol | result.more
     for score, values in scored.scores.items():
         for key in values:
-            # Which other values were tried too makes no difference to this one.
-            kept = {name: value for name, value in protocol.items() if not key or name != score}
+            # Which other values were tried too, or other curves drawn, makes no difference to this one.
+            others = () if not key else (score,) if score != _AREA else TITLES.keys() - {key}
+            kept = {name: value for name, value in protocol.items() if name not in others}
             place = (result.evaluator, result.store, result.split, _content(result))
             yield Place(*place, json.dumps(kept, sort_keys=True), score, key)
 
 
 def _content(result: Result) -> str:
     return result.store_sum or f"{_UNKNOWN} at {result.store_path}"
+
+
+def _joined(tree: Any) -> Any:
+    """The tree with its lists of plain values as one value each."""
+    if isinstance(tree, dict):
+        return {key: _joined(value) for key, value in tree.items()}
+    if isinstance(tree, list) and not any(isinstance(value, dict | list) for value in tree):
+        return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in tree)
+    return tree
 
 
 def _short(place: Place) -> str:

@@ -1,10 +1,26 @@
 """Short labels that tell things apart by what is different between them."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import PurePath
 
 Facts = Mapping[str, object]
 _KIND = ".name"  # ends the key that says of which kind a section is
+
+
+def without_seed(name: str) -> str:
+    """`crrl` for crrl_seed0: the name of a run without its seed, where that leaves something."""
+    return re.sub(r"[_.-]*seed[_=-]?\d+", "", name).strip("_.-") or name
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What to call several runs: the name that they have without their seeds, or what they begin with."""
+    plain = [without_seed(name) for name in names]
+    if len(set(plain)) == 1:
+        return plain[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return re.sub(r"[\W_]*\d*$", "", "".join(letters[0] for letters in alike)) or names[0]
 
 
 def telling_labels(facts: Sequence[Facts]) -> list[str]:

@@ -36,7 +36,8 @@ class Scored(Config):
 class Result(Scored):
     """What comparisons look at in a result (`probing.about`); older ones lack what has a default here.
 
-    `more` is what belongs to the protocol as well: how baselines were probed, through which windows.
+    `more` is what belongs to the protocol as well: how baselines were probed, through which windows. Of a
+    fusion, `recipes` are those of its runs. `parts` are scored beside it, as each of these runs alone.
     """
 
     path: str
@@ -51,6 +52,8 @@ class Result(Scored):
     epoch: int
     seed: int
     clips: dict[str, Annotated[int, Field(ge=0)]]
+    recipes: tuple[dict[str, Any], ...] = ()
+    parts: dict[str, Scored] = Field(default={})
     baselines: dict[str, Scored] = Field(default={})
 
     @property
@@ -74,19 +77,32 @@ def _read(path: Path) -> Result:
         picked = {name: tree[name] for name in Result.model_fields if name in tree} | _scored(tree)
         more = {name: tree[name] for name in tree if name == "windows" or name.endswith("_protocol")}
         picked |= {"path": str(path), "more": more}
-        baselines = tree.get("baselines")
-        if isinstance(baselines, dict):
-            picked["baselines"] = {name: _scored(scores) for name, scores in baselines.items()}
+        for beside in ("parts", "baselines"):
+            if isinstance(tree.get(beside), dict):
+                picked[beside] = {name: _scored(scores) for name, scores in tree[beside].items()}
+        if isinstance(tree.get("runs"), list):
+            picked["recipes"] = [_recipe(one, path) for one in tree["runs"]]
         return Result.from_tree(picked, str(path))
     except RecursionError:
         raise UserError(f"{path}: holds no result, but lists in lists in lists; evaluate again") from None
 
 
+def _recipe(run: Any, path: Path) -> Any:
+    if not isinstance(run, dict) or "recipe" not in run:
+        raise UserError(f"{path}: does not hold the recipes of the runs that were fused; fuse them again")
+    return run["recipe"]
+
+
 def _scored(tree: Any) -> Any:
-    """The tree of a `Scored`: every score by key, and answers by repeat, though there be one alone."""
+    """The tree of a `Scored`: every score by key, and answers by repeat, though there be one alone.
+
+    Of curves, the area under each is a score.
+    """
     if not isinstance(tree, dict):
         return tree
     values = {name: tree[name] for name in COLUMNS if name in tree}
+    if isinstance(curves := tree.get("curves"), dict):
+        values["area"] = {name: isinstance(one, dict) and one.get("area") for name, one in curves.items()}
     scores = {name: value if isinstance(value, dict) else {"": value} for name, value in values.items()}
     answers = tree.get("predicted", [])
     once = isinstance(answers, list) and answers and not isinstance(answers[0], list)

@@ -2,18 +2,25 @@
 
 import csv
 import io
-import re
 import statistics
 import textwrap
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ssl_skeleton.evaluation.comparison.bootstrap import Difference
+from ssl_skeleton.evaluation.comparison.grids import (
+    WIDTH,
+    Grid,
+    latex,
+    latex_grid,
+    markdown,
+    markdown_grid,
+    one_line,
+    text_grid,
+)
 
 LEVEL, MARK = 0.05, "*"  # a smaller p is marked so
 _NOTHING = "-"
-_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -69,15 +76,6 @@ class Table:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Cells as text under a head, the first of each row its name; a gap comes after so many rows."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    gap: int = 0
-
-
 def percent(cell: Cell) -> str:
     """A mean in %, with the deviation where there are several seeds."""
     spread = "" if cell.deviation is None else f" ± {100 * cell.deviation:.1f}"
@@ -86,22 +84,22 @@ def percent(cell: Cell) -> str:
 
 def as_text(table: Table) -> str:
     """For a terminal: columns side by side, aligned."""
-    blocks = [one_line(table.title), *map(_text_grid, _grids(table))]
-    notes = [textwrap.fill(one_line(note), _WIDTH, subsequent_indent="  ") for note in table.notes]
-    return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
+    blocks = ["\n".join(map(_filled, _heading(table))), *map(text_grid, _grids(table))]
+    return "\n\n".join([*blocks, "\n".join(map(_filled, table.notes))]).rstrip()
 
 
 def as_markdown(table: Table) -> str:
     """For a README."""
-    blocks = [_markdown(table.title), *map(markdown_grid, _grids(table))]
-    return "\n\n".join([*blocks, "\n".join(f"- {_markdown(note)}" for note in table.notes)]).rstrip()
+    blocks = [markdown("; ".join(_heading(table))), *map(markdown_grid, _grids(table))]
+    return "\n\n".join([*blocks, "\n".join(f"- {markdown(note)}" for note in table.notes)]).rstrip()
 
 
 def as_latex(table: Table) -> str:
-    r"""For a paper: a `table` that needs \usepackage{booktabs}."""
-    tabulars = "\n\n\\medskip\n".join(map(_latex_grid, _grids(table)))
-    notes = "".join(f"\n\n{{\\footnotesize {_latex(note)}\\par}}" for note in table.notes)
-    head = f"\\begin{{table}}\n\\centering\n\\caption{{{_latex(table.title)}}}"
+    r"""For a paper: a `table`, with a line on what its document needs."""
+    tabulars = "\n\n\\medskip\n".join(map(latex_grid, _grids(table)))
+    notes = "".join(f"\n\n{{\\footnotesize {latex(note)}\\par}}" for note in table.notes)
+    caption = latex("; ".join(_heading(table)))
+    head = f"% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{caption}}}"
     return f"{head}\n{tabulars}{notes}\n\\end{{table}}"
 
 
@@ -123,25 +121,52 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 }
 
 
-def markdown_grid(grid: Grid) -> str:
-    """A table of GitHub's Markdown, which knows no gaps."""
-    lines = [[_markdown(cell) for cell in cells] for cells in (grid.head, *grid.rows)]
-    lines.insert(1, ["---"] + ["---:"] * (len(grid.head) - 1))
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def _filled(text: str) -> str:
+    """The text in lines of a terminal."""
+    return textwrap.fill(one_line(text), WIDTH, subsequent_indent="  ")
+
+
+def _heading(table: Table) -> list[str]:
+    """The title, and what is the same in every row, and so has no column."""
+    seeds, epochs = _seeds(table), _epochs(table)
+    many = f"{min(seeds)} seeds" if len(seeds) == 1 else "seeds"
+    over = "one seed" if seeds == {1} else f"mean ± standard deviation of a sample over {many}"
+    last = f" ({min(epochs)})" if len(epochs) == 1 else ""
+    return [table.title, f"{over}, after the last epoch{last}" if epochs else over]
+
+
+def _seeds(table: Table) -> set[int]:
+    return {len(row.seeds) for row in table.rows}
+
+
+def _epochs(table: Table) -> set[int]:
+    """The last epochs of the rows; 0 is among them where a row has none beside others that have one."""
+    epochs = {row.epoch or 0 for row in table.rows if not row.baseline}
+    return set() if epochs == {0} else epochs
 
 
 def _grids(table: Table) -> list[Grid]:
     """The scores, and below them the differences where there are some."""
-    head = ["", "seeds", "epoch", *(column.name for column in table.columns)]
-    rows = []
-    for row in table.rows:
-        epoch = "" if row.epoch is None else str(row.epoch)
-        rows.append([row.name, str(len(row.seeds)), epoch, *(_score(row, cell) for cell in row.cells)])
+    about = {
+        "seeds": [str(len(row.seeds)) for row in table.rows] if len(_seeds(table)) > 1 else [],
+        "epoch": [str(row.epoch or "") for row in table.rows] if len(_epochs(table)) > 1 else [],
+    }
+    named = {name: cells for name, cells in about.items() if cells}
+    head = ["", *named, *(column.name for column in table.columns)]
+    rows = [
+        [row.name, *(cells[number] for cells in named.values()), *(_score(row, cell) for cell in row.cells)]
+        for number, row in enumerate(table.rows)
+    ]
     grids = [Grid(head, rows, _gap(table.rows))]
     compared = [row for row in table.rows if any(cell and cell.difference for cell in row.cells)]
     if compared:
-        head = [f"minus {table.reference}", *(column.name for column in table.columns)]
-        rows = [[row.name, *map(_difference, row.cells)] for row in compared]
+        columns = [
+            number
+            for number in range(len(table.columns))
+            if any((cell := row.cells[number]) and cell.difference for row in compared)
+        ]
+        head = [f"minus {table.reference}", *(table.columns[number].name for number in columns)]
+        rows = [[row.name, *(_difference(row.cells[number]) for number in columns)] for row in compared]
         grids.append(Grid(head, rows, _gap(compared)))
     return grids
 
@@ -172,29 +197,6 @@ def _shares(difference: Difference) -> tuple[float, float, float]:
     return difference.mean, difference.low, difference.high
 
 
-def _text_grid(grid: Grid) -> str:
-    lines = [[one_line(cell) for cell in cells] for cells in (grid.head, *grid.rows)]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
-    shown = []
-    for number, (name, *cells) in enumerate(lines):
-        first = name + " " * (widths[0] - _width(name))
-        rest = [" " * (width - _width(cell)) + cell for cell, width in zip(cells, widths[1:], strict=True)]
-        shown += [""] * (number > 1 and number == grid.gap + 1)
-        shown.append("  ".join([first, *rest]).rstrip())
-    return "\n".join(shown)
-
-
-def _latex_grid(grid: Grid) -> str:
-    lines = [[_latex(name), *map(_latex_number, cells)] for name, *cells in grid.rows]
-    lines.insert(0, [_latex(name) for name in grid.head])
-    rows = [" & ".join(cells) + " \\\\" for cells in lines]
-    if 0 < grid.gap < len(grid.rows):
-        rows[grid.gap] += "\n\\midrule"
-    columns = "l" + "r" * (len(grid.head) - 1)
-    body = "\n".join([f"\\begin{{tabular}}{{{columns}}}", "\\toprule", rows[0], "\\midrule", *rows[1:]])
-    return f"{body}\n\\bottomrule\n\\end{{tabular}}"
-
-
 def _cells(table: Table) -> list[tuple[Row, Column, Cell]]:
     pairs = [(row, zip(table.columns, row.cells, strict=True)) for row in table.rows]
     return [(row, column, cell) for row, cells in pairs for column, cell in cells if cell is not None]
@@ -220,40 +222,3 @@ def _record(row: Row, column: Column, cell: Cell, reference: str) -> dict[str, o
         "p_holm": cell.adjusted_p,
     }
     return {name: one_line(value) if isinstance(value, str) else value for name, value in line.items()}
-
-
-def one_line(text: str) -> str:
-    """The text on one line, as names of folders, which strangers may have chosen, need not be."""
-    breaking = ("Cc", "Cs", "Zl", "Zp")
-    return "".join("?" if unicodedata.category(letter) in breaking else letter for letter in text)
-
-
-def _width(text: str) -> int:
-    """How many places of a terminal the text takes."""
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return len(text) + wide - sum(unicodedata.combining(letter) > 0 for letter in text)
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|~$#])", r"\\\1", one_line(text).replace("&", "&amp;"))
-
-
-_LATEX = {
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    **{letter: f"{{{letter}}}" for letter in "[]*"},  # which mean something behind the \\ of a row
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    "±": "$\\pm$",
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in one_line(text))
-
-
-def _latex_number(text: str) -> str:
-    return re.sub(r"-(?=\d)", "$-$", _latex(text))

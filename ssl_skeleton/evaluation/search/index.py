@@ -3,11 +3,11 @@
 `vectors.npy` float32 (N, D): the features at length 1
 `clips.csv`   a line a clip: name, class (empty when unknown), store, row
 `meta.json`   format version, kind, counts, the stores, the encoder that made the features, checksums
-An index that does not compare all vectors has its arrays beside these (`search_ways.py`).
+An index that does not compare all vectors has its arrays beside these (`ways.py`).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ _FAR_FROM_ONE = 1e-3
 class IndexMeta(Config):
     """The contents of meta.json.
 
-    `effort` is what a search usually makes (`search_ways.Way`), and `recall` the share of the 10 nearest that
+    `effort` is what a search usually makes (`ways.Way`), and `recall` the share of the 10 nearest that
     it then finds, of 100 clips of the index; null where all vectors are compared. `seen` says how clips were
     shown to the encoder.
     """
@@ -80,11 +80,24 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self.names)
 
-    def search(self, queries_qd: NDArray[np.float32], k: int, effort: int | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries_qd: NDArray[np.float32],
+        k: int,
+        effort: int | None = None,
+        without: Sequence[Collection[int]] | None = None,
+    ) -> list[list[Hit]]:
         """The k clips nearest to each query by cosine, nearest first; of equal ones the lower row is first.
 
-        Raises UserError when there are not so many clips, or queries are not of the index's size.
+        `without` has for each query the rows that are no answer to it. Raises UserError when there are not so
+        many clips, or queries are not of the index's size.
         """
+        if without is not None:
+            most = max(map(len, without), default=0)
+            self.check_count(k, most)
+            found = self.search(queries_qd, k + most, effort)
+            others = zip(found, without, strict=True)
+            return [[hit for hit in hits if hit.row not in rows][:k] for hits, rows in others]
         self.check_count(k)
         if queries_qd.shape[1:] != (self.meta.dim,):
             raise UserError(f"{self.path}: has {self.meta.dim} features a clip, not {queries_qd.shape[1]}")
@@ -94,10 +107,25 @@ class SearchIndex:
         pairs = zip(rows_qk.tolist(), likeness_qk.tolist(), strict=True)
         return [[self._hit(*hit) for hit in zip(*pair, strict=True)] for pair in pairs]
 
-    def check_count(self, k: int) -> None:
-        """Raise UserError when there are not k clips."""
-        if not 1 <= k <= len(self):
-            raise UserError(f"{self.path}: k = {k} must lie in 1..{len(self)}, the clips of the index")
+    def rows_of(self, names: Sequence[str], store: EmbeddedStore | None = None) -> list[set[int]]:
+        """The rows of the clips of each name; of one store alone, by place or content, where it is given."""
+        rows: dict[str, set[int]] = {name: set() for name in names}
+        same = {
+            shown
+            for one, shown in zip(self.meta.stores, shown_names(self.meta.stores), strict=True)
+            if store is None or one.path == store.path or one.sum == store.sum
+        }
+        for row, (name, where) in enumerate(zip(self.names, self.stores, strict=True)):
+            if name in rows and where in same:
+                rows[name].add(row)
+        return [rows[name] for name in names]
+
+    def check_count(self, k: int, without: int = 0) -> None:
+        """Raise UserError when there are not k clips, `without` so many of them."""
+        there = len(self) - without
+        if not 1 <= k <= there:
+            others = f", less {without} that are left out" if without else ""
+            raise UserError(f"{self.path}: k = {k} must lie in 1..{there}, the clips of the index{others}")
 
     def _hit(self, row: int, likeness: float) -> Hit:
         return Hit(row, self.names[row], self.classes[row], self.stores[row], likeness)
@@ -164,6 +192,12 @@ def check_named_once(stores: Sequence[str | Path]) -> None:
             raise UserError(f"{store}: is named twice; an index holds a store once")
 
 
+def shown_names(stores: Sequence[EmbeddedStore]) -> list[str]:
+    """What clips.csv calls each store: its folder's name, or its path where two have that name."""
+    names = Counter(store.name for store in stores)
+    return [store.name if names[store.name] == 1 else store.path for store in stores]
+
+
 def is_index(folder: Path) -> bool:
     """Whether a folder is an index, in whatever state, and holds nothing else."""
     known = {"meta.json"}.union(*map(_files, WAYS))
@@ -202,12 +236,9 @@ def _check_parts(parts: Sequence[Embeddings]) -> None:
 
 
 def _lines(parts: Sequence[Embeddings]) -> list[tuple[str | int, ...]]:
-    """The lines of clips.csv; a store goes by its folder's name, or by its path where two have that name."""
-    names = Counter(part.meta.store.name for part in parts)
+    """The lines of clips.csv."""
     lines: list[tuple[str | int, ...]] = []
-    for part in parts:
-        store = part.meta.store
-        shown = store.name if names[store.name] == 1 else store.path
+    for part, shown in zip(parts, shown_names([part.meta.store for part in parts]), strict=True):
         for name, label in zip(part.names, part.class_names, strict=True):
             lines.append((name, label, shown, len(lines)))
     return lines

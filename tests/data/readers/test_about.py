@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from own_files import about, about_file, write_table
 
-from ssl_skeleton.data.readers.about import About, Labels
+from ssl_skeleton.data.readers.about import About
+from ssl_skeleton.data.readers.labels import Labels
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.skeleton.layout import load_layout
 

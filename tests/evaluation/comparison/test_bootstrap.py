@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from ssl_skeleton.evaluation.comparison import bootstrap
-from ssl_skeleton.evaluation.comparison.bootstrap import holm, paired_bootstrap
+from ssl_skeleton.evaluation import scores
+from ssl_skeleton.evaluation.comparison.bootstrap import Difference, holm, paired_bootstrap
 
 seeds = st.integers(0, 10_000)
 
@@ -79,7 +79,7 @@ def test_exchanged_it_is_the_same_with_another_sign(seed, one, other, clips):
     assert back == there.turned()
     assert there.low <= there.high
     assert 0 < there.p <= 1
-    assert paired_bootstrap(method[:1], method[:1], 500) == bootstrap.Difference(0.0, 0.0, 0.0, 1.0)
+    assert paired_bootstrap(method[:1], method[:1], 500) == Difference(0.0, 0.0, 0.0, 1.0)
 
 
 @settings(max_examples=examples(20), deadline=None)
@@ -88,7 +88,7 @@ def test_memory_decides_nothing(seed, clips, most):
     one, other = answers(np.random.default_rng(seed), 2, clips)
     whole = paired_bootstrap(one, other, 300)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "_AT_ONCE", most)
+        patch.setattr(scores, "_AT_ONCE", most)
         assert paired_bootstrap(one, other, 300) == whole
 
 

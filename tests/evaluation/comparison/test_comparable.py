@@ -65,10 +65,33 @@ def test_baselines_that_differ_are_named_after_their_runs(other):
     assert len(names) == 4 - (len(other.baselines) == 1)
 
 
-def test_two_results_of_the_same_are_refused():
-    with pytest.raises(UserError, match=r"eval/0.json: is of the same as eval/0.json"):
-        baselines("a", result(), result())
+def test_two_results_of_the_same_that_differ_are_refused():
+    other = result(scores={"top1": {"": 0.75}}, path="eval/other.json")
+    with pytest.raises(
+        UserError, match=r"eval/other\.json: is of the same as eval/0\.json; remove the older"
+    ):
+        baselines("a", result(), other)
     assert baselines("a", result(0), result(1), result(split="cross_view_dev"))
+
+
+def test_results_that_differ_in_what_else_was_asked_for_share_a_score():
+    """As kNN with k = 1 and 5, and with 5 alone, which lie side by side."""
+    several = result(evaluator="knn", scores={"k": {"1": 0.25, "5": 0.5}}, protocol={"k": [1, 5]})
+    alone = result(evaluator="knn", scores={"k": {"5": 0.5}}, protocol={"k": [5]})
+    for results in ([several, alone], [alone, several]):
+        line = Line("a", ["a"], {0})
+        fill(line, results)
+        found = {place.key: line.at(place) for place in line.scored}
+        assert found["1"][0] is several
+        assert found["5"][0] is alone  # whose answers are those by 5
+
+
+def test_parts_stand_beside_baselines_and_are_called_without_their_seed():
+    parts = {"equal weights": SCORED, "joint_seed3 alone": SCORED, "bone_seed3 alone": SCORED}
+    names = [line.name for line in baselines("a", result(parts=parts, baselines={"raw": SCORED}))]
+    assert names == ["equal weights", "joint alone", "bone alone", "raw coordinates"]
+    parts = {"joint_seed0 alone": SCORED, "joint_seed1 alone": SCORED}
+    assert [line.name for line in baselines("a", result(parts=parts, baselines={}))] == list(parts)
 
 
 def test_columns_come_by_evaluator_and_are_each_there_once():
@@ -80,8 +103,10 @@ def test_columns_come_by_evaluator_and_are_each_there_once():
 
 def test_the_first_score_or_those_that_are_wanted():
     scores = {"k": {"5": 0.5, "1": 0.25}, "top1": {"": 0.5}, "balanced": {"": 0.4}}
-    curve = result(evaluator="early", scores={"top1": {"": 0.5}, "area": {"": 0.4}})
-    assert column_names(places_of([curve], ())) == ["early area"]
+    areas = {"missing": 0.4, "noise": 0.3}
+    curves = result(evaluator="robustness", scores={"top1": {"": 0.5}, "area": areas})
+    assert column_names(places_of([curves], ())) == ["robustness area, missing", "robustness area, noise"]
+    assert column_names(places_of([curves], ["top1"])) == ["robustness top1"]
     results = [result(scores=scores)]
     assert column_names(places_of(results, ())) == ["linear k=5"]
     assert column_names(places_of(results, ["balanced", "k"])) == [
@@ -89,6 +114,17 @@ def test_the_first_score_or_those_that_are_wanted():
         "linear k=1",
         "linear balanced",
     ]
+
+
+def test_an_area_hangs_on_the_levels_of_its_own_curve_alone():
+    def levels(noise: list[float], missing: list[float], draws: int = 3) -> Result:
+        protocol = {"noise": noise, "missing": missing, "rotation": [], "draws": draws}
+        areas = {"noise": 0.3} | ({"missing": 0.4} if missing else {})
+        return result(evaluator="robustness", scores={"area": areas}, protocol=protocol)
+
+    (alone,) = places_of([levels([0, 0.1], [])], ())
+    assert alone in places_of([levels([0, 0.1], [0, 0.5])], ())
+    assert alone not in places_of([levels([0, 0.2], [0, 0.5]), levels([0, 0.1], [], draws=4)], ())
 
 
 def test_what_tells_columns_apart():
@@ -102,6 +138,15 @@ def test_what_tells_columns_apart():
     assert len(set(names)) == 4
     assert "linear top1, epochs=5, raw_protocol.epochs=1" in names
     assert "linear top1, epochs=5, count=10" in names
+
+
+def test_a_list_of_a_protocol_is_one_value():
+    results = [result(protocol={"rates": [0.1, 1e-5], "k": k}) for k in ([1, 5, 10], [3], [])]
+    assert sorted(column_names(places_of(results, ()))) == [
+        "linear top1, k=",
+        "linear top1, k=1,5,10",
+        "linear top1, k=3",
+    ]
 
 
 def test_columns_of_unlike_stores_are_called_after_them():

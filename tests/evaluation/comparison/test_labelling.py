@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_skeleton.evaluation.comparison.labelling import telling_labels
+from ssl_skeleton.evaluation.comparison.labelling import common_name, telling_labels, without_seed
 
 keys = st.sampled_from(["a", "a.b", "b", "c.d.lr", "e.lr", "stages.0.lr", "stages.1.lr"])
 facts = st.dictionaries(keys, st.integers(0, 2), min_size=7, max_size=7)
@@ -44,6 +45,38 @@ def test_where_nothing_differs_nothing_is_told():
     assert telling_labels([]) == []
     assert telling_labels([{"a": 1}]) == [""]
     assert telling_labels([{"a": 1}, {"a": 1}]) == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("crrl_nw_ucla_seed0", "crrl_nw_ucla"),
+        ("crrl-seed12-long", "crrl-long"),
+        ("joint_seed0+bone_seed0", "joint+bone"),
+        ("seed=3_crrl", "crrl"),
+        ("joint_seed2 alone", "joint alone"),
+        ("seed7", "seed7"),
+        ("seedless", "seedless"),
+        ("crrl_2", "crrl_2"),
+    ],
+)
+def test_names_without_their_seed(name, plain):
+    assert without_seed(name) == plain
+
+
+@pytest.mark.parametrize(
+    ("names", "common"),
+    [
+        (["crrl_seed0"], "crrl"),
+        (["crrl_seed0", "crrl_seed1"], "crrl"),
+        (["joint_seed0+bone_seed0", "joint_seed1+bone_seed1"], "joint+bone"),
+        (["crrl0", "crrl1"], "crrl"),
+        (["run_10", "run_11"], "run"),
+        (["a", "b"], "a"),
+    ],
+)
+def test_what_runs_of_a_row_are_called(names, common):
+    assert common_name(names) == common
 
 
 @given(st.lists(facts, max_size=4))

@@ -52,6 +52,28 @@ def test_what_is_read(tmp_path):
     assert result.baselines["raw"].predicted == ((0, 1, 2, 1), (1, 1, 2, 0))
 
 
+def test_the_area_under_every_curve_is_a_score(tmp_path):
+    curves = {"noise": {"area": 0.5, "top1": [0.75, 0.25]}, "missing": {"area": 0.25}}
+    raw = {"top1": 0.5, "area": 0.125, "curves": {"noise": {"area": 0.125}}}
+    write(tmp_path, RESULT | {"curves": curves, "baselines": {"raw": raw}})
+    (result,) = read_results(tmp_path)
+    assert result.scores["area"] == {"noise": 0.5, "missing": 0.25}
+    assert result.baselines["raw"].scores == {"top1": {"": 0.5}, "area": {"noise": 0.125}}
+
+
+def test_of_a_fusion_the_recipes_and_the_parts_are_read(tmp_path):
+    runs = [{"name": name, "recipe": {"name": name}} for name in "ab"]
+    write(tmp_path, RESULT | {"runs": runs, "parts": {"a alone": {"top1": 0.5, "predicted": [0, 1, 2, 1]}}})
+    (result,) = read_results(tmp_path)
+    assert result.recipes == ({"name": "a"}, {"name": "b"})
+    assert result.parts["a alone"].scores == {"top1": {"": 0.5}}
+    write(tmp_path, RESULT | {"runs": [{"name": "a"}]})
+    with pytest.raises(
+        UserError, match="does not hold the recipes of the runs that were fused; fuse them again"
+    ):
+        read_results(tmp_path)
+
+
 def test_older_results_lack_a_lot(tmp_path):
     lacking = ("store_path", "store_sum", "streams", "interval", "predicted", "layout")
     tree = {name: value for name, value in RESULT.items() if name not in lacking}
@@ -94,6 +116,11 @@ def test_only_json_files_are_results(tmp_path):
         ({"clips": {"test": "4"}}, "clips.test: "),
         ({"clips": {"test": -1}}, "clips.test: "),
         ({"streams": "joint"}, "streams: "),
+        ({"curves": {"noise": 0.5}}, "scores.area.noise"),
+        ({"curves": {"noise": {"top1": [0.5]}}}, "scores.area.noise"),
+        ({"curves": {}}, "scores.area"),
+        ({"runs": [{"recipe": 3}]}, "recipes.0: "),
+        ({"parts": {"a": 0.5}}, "parts.a: "),
         ({"baselines": []}, "baselines: "),
         ({"baselines": {"raw": 0.5}}, "baselines.raw: "),
         ({"baselines": {"raw": {"top1": []}}}, "baselines.raw.scores.top1"),

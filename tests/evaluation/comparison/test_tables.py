@@ -9,16 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_skeleton.evaluation.comparison.bootstrap import Difference
-from ssl_skeleton.evaluation.comparison.tables import (
-    FORMATS,
-    Cell,
-    Column,
-    Grid,
-    Row,
-    Table,
-    markdown_grid,
-    percent,
-)
+from ssl_skeleton.evaluation.comparison.tables import FORMATS, Cell, Column, Row, Table, percent
 
 CLEAR = Difference(-0.125, -0.2, -0.05, 0.0002)
 UNCLEAR = Difference(0.0123, -0.0004, 0.03, 0.4)
@@ -56,6 +47,7 @@ def test_a_cell_has_a_mean_and_the_deviation_of_a_sample():
 def test_text():
     assert FORMATS["text"](table()).splitlines() == [
         "a note",
+        "mean ± standard deviation of a sample over seeds, after the last epoch",
         "",
         "        seeds  epoch       linear                  knn",
         "first       3     60  62.5 ± 12.5        33.3 (1 of 3)",
@@ -74,18 +66,58 @@ def test_text():
 
 def test_without_differences_there_is_no_second_grid():
     plain = Table("title", [Column("linear", {})], [Row("a", [Cell((0.5,))], ["a"], [0], 1)])
-    assert FORMATS["text"](plain) == "title\n\n   seeds  epoch  linear\na      1      1    50.0"
+    assert FORMATS["text"](plain) == "title\none seed, after the last epoch (1)\n\n   linear\na    50.0"
     assert FORMATS["latex"](plain).count("tabular}{") == 1
     assert FORMATS["markdown"](plain).splitlines()[2:] == [
-        "|  | seeds | epoch | linear |",
-        "| --- | ---: | ---: | ---: |",
-        "| a | 1 | 1 | 50.0 |",
+        "|  | linear |",
+        "| --- | ---: |",
+        "| a | 50.0 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "columns"),
+    [
+        ([(1, 60), (1, 60)], "one seed, after the last epoch (60)", []),
+        (
+            [(3, 60), (3, 60)],
+            "mean ± standard deviation of a sample over 3 seeds, after the last epoch (60)",
+            [],
+        ),
+        (
+            [(3, 60), (2, 60)],
+            "mean ± standard deviation of a sample over seeds, after the last epoch (60)",
+            ["seeds"],
+        ),
+        (
+            [(3, 60), (3, 90)],
+            "mean ± standard deviation of a sample over 3 seeds, after the last epoch",
+            ["epoch"],
+        ),
+        (
+            [(3, 60), (3, None)],
+            "mean ± standard deviation of a sample over 3 seeds, after the last epoch",
+            ["epoch"],
+        ),
+        ([(3, None), (3, None)], "mean ± standard deviation of a sample over 3 seeds", []),
+    ],
+)
+def test_what_every_row_has_stands_above_the_table(rows, told, columns):
+    lines = [
+        Row(f"row{number}", [Cell((0.5,) * seeds)], [], range(seeds), epoch)
+        for number, (seeds, epoch) in enumerate(rows)
+    ]
+    lines.append(Row("raw", [Cell((0.5,) * rows[0][0])], [], range(rows[0][0]), baseline=True))
+    shown = FORMATS["text"](Table("title", [Column("knn", {})], lines)).splitlines()
+    assert shown[1] == told
+    assert shown[3].split() == [*columns, "knn"]
+    if columns == ["epoch"]:
+        assert [line.split()[1] for line in shown[4:6]] == [str(rows[0][1]), str(rows[1][1] or "50.0")]
 
 
 def test_long_notes_are_broken_for_a_terminal_alone():
     long = table(note="word " * 60)
-    assert max(map(len, FORMATS["text"](long).splitlines()[14:])) <= 110
+    assert max(map(len, FORMATS["text"](long).splitlines())) <= 100
     assert FORMATS["markdown"](long).splitlines()[-1] == "- " + "word " * 59 + "word"
 
 
@@ -118,6 +150,8 @@ def test_names_break_no_latex(names):
     text = FORMATS["latex"](table(names[:3], names[3:], names[0]))
     rows = [line for line in text.split("\n") if line.endswith(r" \\")]
     assert [unescaped(line, "&") for line in rows] == [4] * 4 + [2] * 3
+    comment, text = text.split("\n", 1)
+    assert comment == r"% needs \usepackage{booktabs}"
     assert not any(unescaped(text, letter) for letter in "#%~^_")
     assert unescaped(text, "{") == unescaped(text, "}")
     assert unescaped(text, "$") % 2 == 0
@@ -140,13 +174,13 @@ def test_a_hyphen_in_a_name_is_no_minus():
 @given(names=names)
 def test_names_break_no_text(names):
     lines = FORMATS["text"](table(names[:3], names[3:], "note")).split("\n")
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert all(letter.isprintable() or unicodedata.category(letter)[0] in "CZ" for letter in "".join(lines))
-    assert shown(names[0]).strip() in lines[3]
+    assert shown(names[0]).strip() in lines[4]
 
 
 def test_wide_letters_stand_in_line():
-    lines = FORMATS["text"](table(rows=("日本", "e\u0301", "raw"))).splitlines()[2:5]
+    lines = FORMATS["text"](table(rows=("日本", "e\u0301", "raw"))).splitlines()[3:6]
     widths = [
         sum(1 + (unicodedata.east_asian_width(c) in "WF") - (unicodedata.combining(c) > 0) for c in line)
         for line in lines
@@ -168,8 +202,3 @@ def test_programs_read_every_digit(names):
     assert [line["p_holm"] for line in read] == ["", "", "0.0004", "0.4", "0.8"]
     assert [read[2][name] for name in ("difference", "low", "high")] == ["-0.125", "-0.2", "-0.05"]
     assert read[0]["runs"] == "a0; a1; a2"
-
-
-def test_a_grid_alone_as_markdown():
-    grid = Grid(["recipe", "top1"], [["crrl_nw", "50.0"]])
-    assert markdown_grid(grid) == "| recipe | top1 |\n| --- | ---: |\n| crrl\\_nw | 50.0 |"

@@ -3,13 +3,12 @@ import io
 import json
 import shutil
 import struct
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import damages, examples, one_line
+from builders import change_meta, damages, examples, one_line, refusal_of
 from embedded import CLASSES, made_up
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -90,22 +89,7 @@ def test_a_name_longer_than_any_is_not_kept_a_thousand_times(tmp_path):
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which a folder is refused, for which little memory is taken."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError) as caught:
-            read_embeddings(folder)
-        assert tracemalloc.get_traced_memory()[1] < 50e6
-    finally:
-        tracemalloc.stop()
-    message = one_line(caught.value)
-    assert message.startswith(str(folder))
-    return message
-
-
-def change_meta(folder: Path, **changes) -> None:
-    meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(meta | changes))
+    return refusal_of(read_embeddings, folder, most=50e6)
 
 
 def npz(**members: bytes) -> bytes:

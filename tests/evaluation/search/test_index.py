@@ -1,12 +1,10 @@
-import json
 import shutil
 import struct
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import damages, examples, one_line
+from builders import change_meta, damages, examples, one_line, refusal_of
 from embedded import made_up
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +84,33 @@ def test_parts_that_do_not_go_together(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", WAYS)
+def test_clips_that_are_no_answers(kind, tmp_path):
+    names = [[f"{letter}{number % 9}" for number in range(20)] for letter in "ab"]
+    parts = [
+        made_up(tuple(one), seed=seed, store=f"/{seed}/store") for seed, one in enumerate([*names, names[0]])
+    ]
+    write_index(tmp_path, parts, kind)
+    index = open_index(tmp_path)
+    stores = [part.meta.store for part in parts]
+    other = stores[0].model_copy(update={"path": "/moved"})
+    rows = np.arange(60).reshape(3, 20)
+    assert index.rows_of(["a3", "x", "b0"]) == [{3, 12, 43, 52}, set(), {20, 29, 38}]
+    assert index.rows_of(["a3", "b0"], stores[0].model_copy(update={"sum": "other"})) == [{3, 12}, set()]
+    assert index.rows_of(["a3"], other) == [{3, 12, 43, 52}]  # by content, which all three have
+    queries, effort = np.concatenate([part.features for part in parts]), 60
+    without = index.rows_of([name for part in parts for name in part.names])
+    found = index.search(queries, 7, effort, without)
+    every = index.search(queries, 60, effort)
+    for hits, ranked, rows in zip(found, every, without, strict=True):
+        assert hits == [hit for hit in ranked if hit.row not in rows][:7]
+    most = max(map(len, without))
+    with pytest.raises(
+        UserError, match=rf"k = 60 must lie in 1..{60 - most}, .*, less {most} that are left out"
+    ):
+        index.search(queries, 60, effort, without)
+
+
 def test_questions_that_make_no_sense(original):
     index = open_index(original)
     for k in (0, 61):
@@ -107,22 +132,7 @@ def test_whose_folder_it_is(folder):
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which an index is refused, for which next to no memory is taken."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError) as caught:
-            open_index(folder)
-        assert tracemalloc.get_traced_memory()[1] < 20e6
-    finally:
-        tracemalloc.stop()
-    message = one_line(caught.value)
-    assert message.startswith(str(folder))
-    return message
-
-
-def change_meta(folder: Path, **changes) -> None:
-    meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(meta | changes))
+    return refusal_of(open_index, folder, most=20e6)
 
 
 def put_in_order(folder: Path) -> None:

@@ -21,7 +21,7 @@ def of_step(
 ) -> int:
     """The multiply-adds of a training step for each clip of `frames`; `joint_numbers` are V * C of a stream.
 
-    Raises TypeError for a pretext that is none of CRRL's three.
+    Raises TypeError for a pretext that is none of CRRL's three, as they were published.
     """
     pose = joint_numbers * len(config.input.streams)
     found = TRAINED * of_encoder(encoder, pose, frames)
@@ -30,7 +30,7 @@ def of_step(
     match config:
         case SequenceReconstructorConfig():
             return found + _reconstruction(config, encoder, pose, frames)
-        case ContrastiveMotionConfig():
+        case ContrastiveMotionConfig(decoder=None, symmetric=False, in_batch=False, positives=0):
             keys = of_encoder(encoder, joint_numbers * len(config.key.streams), frames)
             head = _head(encoder, config.pooling, config.hidden, config.outputs)
             logits = config.outputs * (config.queue + 1)
@@ -42,7 +42,7 @@ def of_step(
             return (
                 found + taught + of_encoder(encoder, joint_numbers * teacher_streams, frames) + TRAINED * head
             )
-    raise TypeError(f"{config.name}: not counted")
+    raise TypeError(f"{config.name}: is not counted with these options")
 
 
 def of_encoder(config: GRUConfig, inputs: int, frames: int) -> int:

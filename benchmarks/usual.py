@@ -200,18 +200,23 @@ def pool(features_ntd: Tensor, lengths: Tensor, pooling: str) -> Tensor:
 
 
 def usual_form(config: PretextConfig, encoder: GRUConfig, teacher: Streams = ("motion",)) -> Usual:
-    """The usual form of a pretext; `teacher` are the streams that a fuser's teacher sees."""
+    """The usual form of a pretext; `teacher` are the streams that a fuser's teacher sees.
+
+    Raises TypeError where there is none: options of the package beyond the published forms are not here.
+    """
     pose = JOINTS * SPACE * len(config.input.streams)
     new = PackedGRU(encoder, pose)
     match config:
-        case ContrastiveMotionConfig():
+        case ContrastiveMotionConfig(
+            decoder=None, symmetric=False, in_batch=False, positives=0, key_head="follow"
+        ):
             return UsualContrast(config, new)
         case InformationFuserConfig(student=SequenceReconstructorConfig() as student):
             knowing = PackedGRU(encoder, JOINTS * SPACE * len(teacher))
             return UsualFuser(config, UsualReconstructor(student, new, pose), knowing)
         case SequenceReconstructorConfig():
             return UsualReconstructor(config, new, pose)
-    raise TypeError(f"{config.name} has no usual form here")
+    raise TypeError(f"{config.name}: has no usual form here with these options")
 
 
 def usual_views(config: PretextConfig, teacher: Streams = ("motion",)) -> Views:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from plans import Plan, read_plan
-from scoreboard import score_tables
-from trials import EVALUATORS, Entry, Trial, run_trials
+from scoreboard import results_of, score_tables
+from trials import EVALUATORS, Entry, Trial, run_trials, scored_again
 
 from ssl_skeleton.cli import count, run_command
 from ssl_skeleton.errors import UserError
@@ -83,22 +83,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _rows(configs: Sequence[Path], plan: Plan | None, experiment: str) -> dict[str, Trial]:
-    """What is run with every seed, by what its run folders' names begin with."""
-    rows = {config.stem: Trial(config.stem, config, (), 0) for config in configs}
-    if plan is None:
-        return rows
-    if not plan.rows:
-        raise UserError("rows: the plan has none; a grid and random draws are for sweep.py")
-    tested = (f"data.split={plan.final_split}",) if plan.final_split else ()
-    named = {row: plan.trial(row, (*change, *tested), 0) for row, change in plan.rows.items()}
-    return rows | {f"{experiment}_{row}": trial for row, trial in named.items()}
+    """What is run with every seed, by what its run folders' names begin with; no name may stand twice."""
+    rows = [(config.stem, Trial(config.stem, config, (), 0)) for config in configs]
+    if plan is not None:
+        if not plan.rows:
+            raise UserError("rows: the plan has none; a grid and random draws are for sweep.py")
+        tested = (f"data.split={plan.final_split}",) if plan.final_split else ()
+        named = {row: plan.trial(row, (*change, *tested), 0) for row, change in plan.rows.items()}
+        rows += [(f"{experiment}_{row}", trial) for row, trial in named.items()]
+    for names in ([folder for folder, _ in rows], [trial.row for _, trial in rows]):
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{name}: two recipes or rows have this name; rename one, or leave it out")
+    return dict(rows)
 
 
 def read_results(experiment: Path) -> dict[str, dict[str, Entry]]:
-    """The entries of results.json by row and seed; none before there is one."""
+    """The entries of results.json by row and seed; none before there is one. UserError for anything else."""
     path = experiment / "results.json"
     results: dict[str, dict[str, Entry]] = read_json(path) if path.exists() else {}
+    rows = results.values() if isinstance(results, dict) else [None]
+    if not all(isinstance(row, dict) and all(map(_is_entry, row.items())) for row in rows):
+        raise UserError(f"{path}: holds no scores by row and seed; mend it, or remove it and run again")
     return results
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    seed, entry = item
+    known = isinstance(entry, dict) and {"minutes", "environment"} <= entry.keys()
+    return known and seed.isdecimal() and bool(results_of(entry))
 
 
 def _found(results: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, Entry]]:
@@ -110,8 +123,7 @@ def _found(results: Mapping[str, Mapping[str, Entry]]) -> dict[str, dict[str, En
 def add(results: dict[str, dict[str, Any]], trial: Trial, entry: Entry) -> None:
     """Keep an entry; of the very same run, scores by other evaluators stay."""
     row, seed = results.setdefault(trial.row, {}), str(trial.seed)
-    same = row.get(seed, {}).get("environment") == entry["environment"]
-    row[seed] = (row[seed] if same else {}) | entry
+    row[seed] = scored_again(row.get(seed, {}), entry)
 
 
 def markdown_tables(results: dict[str, dict[str, Entry]]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from plans import Plan, read_plan
 from scoreboard import headline, results_of, score_tables
-from trials import Entry, Trial, run_trials
+from trials import Entry, Trial, run_trials, scored_again
 
 from ssl_skeleton.cli import count, run_command
 from ssl_skeleton.data.store import open_store
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str]) -> None:
         check_unseen(_recipes(trials.values()), plan.final_split)
     with locked(path.parent):
         lines = _read(path)
-        there = [line for line in lines if line["status"] == "done" and set(plan.evaluators) <= set(line)]
-        left = {name: trial for name, trial in trials.items() if name not in {line["name"] for line in there}}
+        there = {line["name"] for line in _scored(lines) if set(plan.evaluators) <= set(line)}
+        left = {name: trial for name, trial in trials.items() if name not in there}
         names, failed = {trial: name for name, trial in left.items()}, []
         print(f"{len(left)} of {len(trials)} trials are left to do", flush=True)
 
@@ -137,9 +137,8 @@ def _line(name: str, trial: Trial, entry: Entry, unseen: str | None) -> Line:
 
 
 def log_page(lines: Sequence[Line]) -> str:
-    """All trials as Markdown: tables with the best row first, and what failed; a trial's last line counts."""
-    latest = {line["name"]: line for line in lines}.values()
-    done = [line for line in latest if line["status"] == "done"]
+    """All trials as Markdown: tables with the best row first, and what failed the last time."""
+    latest, done = {line["name"]: line for line in lines}.values(), _scored(lines)
     blocks = ["# Everything that was tried"]
     for unseen in dict.fromkeys(line["unseen"] for line in done):
         blocks += _section(unseen, [line for line in done if line["unseen"] == unseen])
@@ -147,6 +146,15 @@ def log_page(lines: Sequence[Line]) -> str:
     common = _common(latest)
     told = [f"- {_label(line, common)}, seed {line['seed']}: {line['error']}" for line in failed]
     return "\n\n".join([*blocks, *(["## Failed", "\n".join(told)] if failed else [])]) + "\n"
+
+
+def _scored(lines: Iterable[Line]) -> list[Line]:
+    """A line for each trial that is done, with its last score by every evaluator."""
+    found: dict[str, Line] = {}
+    for line in lines:
+        if line["status"] == "done":
+            found[line["name"]] = scored_again(found.get(line["name"], {}), line)
+    return list(found.values())
 
 
 def _section(unseen: str | None, lines: Sequence[Line]) -> list[str]:

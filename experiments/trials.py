@@ -133,6 +133,12 @@ def kept(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in _KEPT if name in result} | {"baselines": baselines}
 
 
+def scored_again(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry `now`; of the very same run, the scores by other evaluators `before` stay."""
+    same = before.get("environment") == now["environment"]
+    return {**now, **before, **now} if same else dict(now)  # those of now come first
+
+
 def _end_with_stdin() -> None:
     """Save and end once nobody holds the other end of stdin: whoever started this is gone."""
     while os.read(sys.stdin.fileno(), 1):

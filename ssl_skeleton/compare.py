@@ -24,6 +24,25 @@ EXAMPLES = """\
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, compare, print or write the table."""
+    given = _parser().parse_intermixed_args(arguments)
+    _check_place(given.out, overwrite=given.overwrite)
+    wanted = Wanted(given.evaluator, given.score, given.store, given.split)
+    table = comparison_table(
+        given.runs, wanted, against=given.against, baselines=not given.no_baselines, names=given.names
+    )
+    if given.format == "csv":  # a table for programs has no place for notes
+        for note in table.notes:
+            print(f"note: {one_line(note)}", file=sys.stderr)
+    text = FORMATS[given.format](table)
+    if given.out is None:
+        print(text)
+        return
+    with writing(given.out):
+        write_text(given.out, f"{text}\n")
+    print(f"{given.out}: {len(table.rows)} rows")
+
+
+def _parser() -> Parser:
     description = (
         "Print one table of the scores of several runs, or fusions. Those that differ in their seed alone "
         "are one row."
@@ -59,21 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--format", choices=FORMATS, default="text", help="(%(default)s)")
     parser.add_argument("--out", type=some_path, metavar="FILE", help="write the table there")
     parser.add_argument("--overwrite", action="store_true", help="replace the file that is at --out")
-    given = parser.parse_intermixed_args(arguments)
-    _check_place(given.out, overwrite=given.overwrite)
-    wanted = Wanted(given.evaluator, given.score, given.store, given.split)
-    table = comparison_table(
-        given.runs, wanted, against=given.against, baselines=not given.no_baselines, names=given.names
-    )
-    if given.format == "csv":  # a table for programs has no place for notes
-        print(*(f"note: {one_line(note)}" for note in table.notes), sep="\n", file=sys.stderr)
-    text = FORMATS[given.format](table)
-    if given.out is None:
-        print(text)
-        return
-    with writing(given.out):
-        write_text(given.out, f"{text}\n")
-    print(f"{given.out}: {len(table.rows)} rows")
+    return parser
 
 
 def _check_place(out: Path | None, *, overwrite: bool) -> None:

@@ -90,8 +90,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         if chosen and len(protocol.get(values, ())) > 1:
             told = ", ".join(f"{row} {value:g}" for row, value in chosen.items())
             lines.append(f"{name} chosen on {on}: {told}")
-    if "k" in result:
-        left_out = [str(k) for k in protocol["k"] if str(k) not in result["k"]]
+    if (found := result.get("k", result.get("recall"))) is not None:
+        left_out = [str(k) for k in protocol["k"] if str(k) not in found]
         if left_out:
             lines.append(f"k={', '.join(left_out)} left out: the gallery has fewer clips")
     return lines

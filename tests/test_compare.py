@@ -143,6 +143,11 @@ def test_a_table_of_one(trained, capsys):
     assert "minus long" in capsys.readouterr().out
 
 
+def test_csv_without_notes_says_nothing_beside_it(trained, capsys):
+    assert run(compare, trained / "long", "--no-baselines", "--format", "csv") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_what_every_digit_is(trained, capsys):
     folders = [trained / "short_seed0", trained / "short_seed1", trained / "long"]
     assert run(compare, *folders, "--format", "csv", "--against", trained / "long") == 0

@@ -94,6 +94,34 @@ def test_a_row_that_fails_keeps_no_other_from_the_table(tmp_path, here):
     assert "base" in (plan.parent / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "3", '{"a": 3}', '{"a": {"x": {}}}', '{"a": {"0": {"minutes": 1, "environment": {}}}}'],
+)
+def test_damaged_results_are_told_and_left(text, tmp_path):
+    write_readme(tmp_path)
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=r"results\.json: "):
+        run_seeds.main([str(tmp_path)])
+    assert (tmp_path / "results.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("row", "config", "name"),
+    [
+        ("recipe", "recipe.yaml", "recipe"),
+        ("base", "experiment_base.yaml", "experiment_base"),
+        ("base", "more/recipe.yaml", "recipe"),
+    ],
+)
+def test_two_of_one_name_would_take_each_other_s_place(row, config, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_seeds, "run_trials", None)
+    plan = write_plan(tmp_path, rows={row: []})
+    write_readme(plan.parent)
+    with pytest.raises(UserError, match=f"^{name}: two recipes or rows have this name; rename one"):
+        run(plan, str(tmp_path / config), str(tmp_path / "recipe.yaml"), "--rows", str(plan))
+
+
 def test_a_plan_without_rows_is_for_a_sweep(tmp_path):
     plan = write_plan(tmp_path, grid={"encoder.hidden": [4]})
     write_readme(plan.parent)

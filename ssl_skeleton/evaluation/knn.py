@@ -1,6 +1,5 @@
 """k nearest neighbours by cosine similarity."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -20,8 +19,11 @@ _USUAL = (1, 5, 10, 20)
 
 
 def _listed(value: Any) -> Any:
-    """A number alone is a list of one."""
     return (value,) if type(value) is int else value
+
+
+Counts = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+"""How many neighbours, one number or several; a number alone is a list of one."""
 
 
 class KnnConfig(Config):
@@ -36,7 +38,7 @@ class KnnConfig(Config):
     rerank         order them by what their own neighbours have in common (`reciprocal`)
     """
 
-    k: Annotated[tuple[int, ...], BeforeValidator(_listed)] = Field(default=_USUAL, min_length=1)
+    k: Counts = Field(default=_USUAL, min_length=1)
     weights: Literal["uniform", "distance"] = "uniform"
     temperature: float = Field(default=0.07, gt=0)
     leave_one_out: bool = False
@@ -57,10 +59,8 @@ class KnnConfig(Config):
 
     def among(self, gallery: int) -> Self:
         """The same for a gallery of so many clips; UserError for a k that was named and is too large."""
-        gallery -= self.leave_one_out
-        fitting = tuple(k for k in self.k if k <= gallery) if self.k == _USUAL else self.k
-        check_k(fitting or self.k, gallery, "evaluation.knn.k")
-        return self.model_copy(update={"k": fitting})
+        k = fitting_k(self.k, gallery - self.leave_one_out, "evaluation.knn.k", usual=_USUAL)
+        return self.model_copy(update={"k": k})
 
 
 def knn_probe(features: Features, classes: int, config: KnnConfig) -> Scorer:
@@ -119,12 +119,17 @@ def vote(votes_nk: NDArray[np.int64], weights_nk: NDArray[np.float64], classes: 
     return winner
 
 
-def check_k(wanted: Sequence[int], gallery: int, key: str) -> None:
-    """Raise UserError when one cannot ask for so many of the clips in a gallery."""
-    fitting = [k for k in wanted if 1 <= k <= gallery]
-    if len(fitting) < len(wanted):
-        mend = f"; name such numbers alone, as {key}={fitting or [1]}"
+def fitting_k(wanted: tuple[int, ...], gallery: int, key: str, *, usual: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the wanted numbers that a gallery of so many clips has.
+
+    Of the `usual` ones, the others are left out. UserError, which names the `key`, where that leaves none,
+    and for others that do not fit.
+    """
+    fitting = tuple(k for k in wanted if 1 <= k <= gallery)
+    if fitting != wanted and not (fitting and wanted == usual):
+        mend = f"; name such numbers alone, as {key}={[*fitting] or [1]}"
         raise UserError(f"{key}: must lie in 1..{gallery}, the clips in the gallery{mend if gallery else ''}")
+    return fitting
 
 
 def check_gallery(labels: NDArray[np.int64], what: str) -> None:

@@ -1,6 +1,7 @@
 """Retrieval: how well a gallery's clips of the same class stand before all others, for every query."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,26 @@ from torch import Tensor
 from ssl_skeleton.config import Config
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.knn import check_gallery, check_k
+from ssl_skeleton.evaluation.knn import Counts, check_gallery, fitting_k
 from ssl_skeleton.evaluation.neighbours.directions import Directions, Rows, blocks, first_copies
 from ssl_skeleton.evaluation.scores import DRAWS, Labels, Scorer, Scores, percentile_interval
 
 _BLOCK = 1 << 22  # cosines worked on at once
+_USUAL = (1, 5, 10)
 
 
 class RetrieveConfig(Config):
-    """For which numbers of first clips recall and precision are given."""
+    """For which numbers of first clips recall and precision are given.
 
-    k: tuple[int, ...] = Field(default=(1, 5, 10), min_length=1)
+    One number alone is a list of one. Of the usual list, those that a gallery has not are left out.
+    """
+
+    k: Counts = Field(default=_USUAL, min_length=1)
+
+    def among(self, gallery: int) -> Self:
+        """The same for a gallery of so many clips; UserError for a k that was named and is too large."""
+        k = fitting_k(self.k, gallery, "evaluation.retrieve.k", usual=_USUAL)
+        return self.model_copy(update={"k": k})
 
 
 def retrieval_probe(features: Features, classes: int, config: RetrieveConfig) -> Scorer:
@@ -33,8 +43,8 @@ def retrieval_probe(features: Features, classes: int, config: RetrieveConfig) ->
     `left_out` of all that, and of `queries`. Gallery labels of -1 are right for nobody.
     """
     check_gallery(features.train_labels, "retrieval")
-    check_k(config.k, len(features.train), "evaluation.retrieve.k")
-    answers = rank_classes(features.train, features.train_labels, features.test, classes, config.k)
+    wanted = config.among(len(features.train)).k
+    answers = rank_classes(features.train, features.train_labels, features.test, classes, wanted)
     return lambda labels: _scores(answers, labels)
 
 

@@ -21,7 +21,8 @@ class CrossViewConfig(PretextConfig, ABC):
     """The query encoder sees `input`, the momentum encoder sees `key`.
 
     `symmetric` shows both views to both encoders, so that either view is the query once, and takes the mean
-    of both losses (BYOL, arXiv 2006.07733, Section 3.1; MoCo v3, arXiv 2104.02057, Algorithm 1).
+    of both losses (BYOL, arXiv 2006.07733, Section 3.1; MoCo v3, arXiv 2104.02057, Algorithm 1: both papers
+    add them).
     """
 
     key: ViewConfig = ViewConfig(streams=("motion",))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ssl_skeleton.data.store import EVERYTHING, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import WHOLE, Encode, Features, check_labels, labels_of_test
-from ssl_skeleton.evaluation.knn import check_gallery, check_k
+from ssl_skeleton.evaluation.knn import check_gallery
 from ssl_skeleton.evaluation.results import score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scores
@@ -48,7 +48,8 @@ def open_collection(run: Run, store: Path, split: str | None) -> Collection:
     """The training part of another store; by default of the split that is called as the run's own, or of all.
 
     Classes are the same when their names are, whatever their case, spaces, underscores and hyphens. UserError
-    when they share none, when the clips have no labels, or when there are too few of them.
+    when they share none, when the clips have no labels, when there are too few of them, or when test clips of
+    the run are among them, which would find themselves.
     """
     own = run.splits[0].name
     chosen = split or (own if own in open_store(store).split_names else EVERYTHING)
@@ -64,8 +65,15 @@ def open_collection(run: Run, store: Path, split: str | None) -> Collection:
             f"{store}: none of its classes in the gallery ({_some(other.store.meta.classes)}) is one of "
             f"{run.store.path} ({_some(run.store.meta.classes)}); choose another gallery"
         )
+    if about_store(other.store)["store_sum"] == about_store(run.store)["store_sum"]:
+        themselves = np.intersect1d(train, run.splits[0].test)
+        if len(themselves):
+            raise UserError(
+                f"{store}: {len(themselves)} clips in the gallery, the training part of split {chosen}, are "
+                "asked about too, and would find themselves; choose another --gallery-split"
+            )
     check_gallery(class_of[labels], "retrieval")
-    check_k(run.recipe.evaluation.retrieve.k, len(labels), "evaluation.retrieve.k")
+    run.recipe.evaluation.retrieve.among(len(labels))
     return Collection(other, class_of)
 
 

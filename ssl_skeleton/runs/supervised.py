@@ -52,14 +52,7 @@ def finetune(
     config, linear = run.recipe.evaluation.finetune, run.recipe.evaluation.linear
     check_supervised(run, keep)
 
-    def start(repeat: int) -> Sequence[Source]:
-        sources = []
-        for stage in run.evaluated_stages:
-            encoder = run.build_encoder(stage, repeat) if from_scratch else run.trained_encoder(stage)
-            view = ViewConfig(streams=stage.pretext.input.streams, augment=config.augment)
-            sources.append(Source(encoder, view, run.recipe.representation.pooling))
-        return sources
-
+    start = partial(_start, run, from_scratch=from_scratch)
     start(0)  # a missing encoder should be missed before anything takes long
     raw, classes = raw_baselines(run), len(run.store.meta.classes)
     lesson = Lesson(run.packed, run.splits[0], run.recipe.data, classes, run.recipe.seed)
@@ -86,6 +79,16 @@ def finetune(
     if keep is not None:
         tell(f"kept in {keep}")
     return result
+
+
+def _start(run: Run, repeat: int, *, from_scratch: bool) -> Sequence[Source]:
+    """The encoders with which a repeat begins, as pretraining left them or from a random start of its own."""
+    sources = []
+    for stage in run.evaluated_stages:
+        encoder = run.build_encoder(stage, repeat) if from_scratch else run.trained_encoder(stage)
+        view = ViewConfig(streams=stage.pretext.input.streams, augment=run.recipe.evaluation.finetune.augment)
+        sources.append(Source(encoder, view, run.recipe.representation.pooling))
+    return sources
 
 
 def _check_keeping(run: Run, path: Path) -> None:

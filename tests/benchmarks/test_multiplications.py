@@ -10,6 +10,7 @@ from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.encoders.gru import GRUConfig
 from ssl_skeleton.pretext.base import PretextConfig
 from ssl_skeleton.pretext.contrastive_motion import ContrastiveMotionConfig
+from ssl_skeleton.pretext.decoder import DecoderConfig
 from ssl_skeleton.pretext.information_fuser import InformationFuserConfig
 from ssl_skeleton.pretext.joint import JointConfig
 from ssl_skeleton.pretext.sequence_reconstructor import SequenceReconstructorConfig
@@ -55,7 +56,28 @@ def before_the_first_frame(hidden: int, layers: int) -> int:
     return layers * 3 * hidden * hidden
 
 
-def test_a_pretext_that_nobody_counted():
-    config = JointConfig(parts=(READOUT, ContrastiveMotionConfig()), weights=(1.0, 1.0))
-    with pytest.raises(TypeError, match="joint"):
+@pytest.mark.parametrize(
+    "config",
+    [
+        JointConfig(parts=(READOUT, ContrastiveMotionConfig()), weights=(1.0, 1.0)),
+        ContrastiveMotionConfig(symmetric=True),
+        ContrastiveMotionConfig(in_batch=True),
+        ContrastiveMotionConfig(decoder=DecoderConfig()),
+        ContrastiveMotionConfig(positives=1),
+    ],
+)
+def test_a_pretext_that_nobody_counted(config):
+    with pytest.raises(TypeError, match=f"{config.name}: is not counted with these options"):
         multiplications.of_step(config, GRUConfig(), 60, 32)
+    with pytest.raises(TypeError, match=f"{config.name}: has no usual form here with these options"):
+        usual_form(config, GRUConfig())
+
+
+def test_a_head_that_stays_costs_the_same_and_has_no_usual_form():
+    frozen = ContrastiveMotionConfig(key_head="frozen")
+    counts = {
+        multiplications.of_step(one, GRUConfig(), 60, 32) for one in (frozen, ContrastiveMotionConfig())
+    }
+    assert len(counts) == 1
+    with pytest.raises(TypeError, match="contrastive_motion: has no usual form"):
+        usual_form(frozen, GRUConfig())

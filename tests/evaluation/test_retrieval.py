@@ -136,6 +136,37 @@ def test_an_impossible_k_is_refused(k):
         retrieval_probe(noise(0), CLASSES, RetrieveConfig(k=k))
 
 
+@given(st.integers(1, 20))
+def test_of_the_usual_k_those_that_fit_are_left(gallery):
+    config = RetrieveConfig()
+    assert config.among(gallery).k == tuple(k for k in config.k if k <= gallery)
+    assert RetrieveConfig(k=(gallery, 1)).among(gallery).k == (gallery, 1)
+    message = rf"evaluation.retrieve.k: must lie in 1..{gallery}, .*; name such numbers alone, as .*=\[1\]"
+    with pytest.raises(UserError, match=message):
+        RetrieveConfig(k=(1, gallery + 1)).among(gallery)
+
+
+def test_no_k_is_left_of_an_empty_gallery():
+    with pytest.raises(
+        UserError, match=r"evaluation.retrieve.k: must lie in 1..0, the clips in the gallery$"
+    ):
+        RetrieveConfig().among(0)
+
+
+def test_scores_are_given_for_the_k_that_are_left():
+    few = replace(noise(0), train=noise(0).train[:7], train_labels=np.arange(7) % CLASSES)
+    found = retrieval_probe(few, CLASSES, RetrieveConfig())(truth(0, len(few.test)))
+    assert found == retrieval_probe(few, CLASSES, RetrieveConfig(k=(1, 5)))(truth(0, len(few.test)))
+    assert found["recall"].keys() == found["precision"].keys() == {"1", "5"}
+
+
+def test_one_k_is_a_list_of_one():
+    assert RetrieveConfig.from_tree({"k": 3}, "retrieve") == RetrieveConfig(k=(3,))
+    for wrong in (True, "3", 3.0, None):
+        with pytest.raises(UserError, match=r"^retrieve: k: input should be a list"):
+            RetrieveConfig.from_tree({"k": wrong}, "retrieve")
+
+
 def test_a_gallery_of_one_class_is_refused():
     features = replace(noise(0), train_labels=np.zeros(40, np.int64))
     with pytest.raises(UserError, match="retrieval: all clips in the gallery are of one class"):

@@ -141,6 +141,27 @@ def test_the_log_has_the_best_row_first_and_every_failure(tmp_path):
     assert "- x (b=x), seed 0: out of memory" in seen
 
 
+def test_scores_by_other_evaluators_and_before_a_failure_stay_in_the_log(tmp_path, here, capsys):
+    plan = write_plan(tmp_path, rows={"base": []})
+    page = plan.with_name("log.md")
+    run(plan)
+    write_plan(tmp_path, rows={"base": []}, evaluators=["cluster"])
+    run(plan)
+    head = next(line for line in page.read_text().splitlines() if line.startswith("|  |"))
+    assert "1-NN" in head
+    assert "cluster accuracy" in head
+    write_plan(tmp_path, rows={"base": []}, evaluators=["cluster", "knn"])
+    run(plan)
+    assert "0 of 1 trials are left" in capsys.readouterr().out
+    lines = lines_of(plan)
+    failed = {name: lines[0][name] for name in lines[0] if name not in ("knn", "minutes")}
+    again = sweep.log_page([*lines, failed | {"status": "failed", "error": "no room"}])
+    assert head in again
+    assert again.endswith(", seed 0: no room\n")
+    lines[1]["environment"] = {"revision": "another"}  # trained anew
+    assert "1-NN" not in sweep.log_page(lines)
+
+
 @pytest.mark.parametrize(
     ("parts", "line"),
     [

@@ -127,6 +127,10 @@ def test_the_usual_k_are_those_that_a_small_gallery_has(fresh, capsys):
     assert run(knn, "--run", fresh, "evaluation.knn.k=3") == 0
     assert "left out" not in capsys.readouterr().out
     assert written(fresh, "knn-store-cross_view")["k"].keys() == {"3"}
+    assert run(retrieve, "--run", fresh, "data.split=cross_view_dev", "evaluation.retrieve.k=[1, 5, 10]") == 0
+    assert "\nk=10 left out: the gallery has fewer clips\n" in capsys.readouterr().out  # it has 9
+    found = written(fresh, "retrieve-store-cross_view_dev")
+    assert found["recall"].keys() == {"1", "5"}
 
 
 def test_a_gallery_is_by_default_the_same_split_or_all(house, fresh):
@@ -194,6 +198,10 @@ def test_labels_of_test_clips_change_the_score_alone(house, fresh, tmp_path, mon
         (
             ["--gallery", "{house}/other", "evaluation.retrieve.k=[19]"],
             "evaluation.retrieve.k: must lie in 1..18",
+        ),
+        (
+            ["--gallery", "{house}/store", "--gallery-split", "all"],
+            "store: 9 clips in the gallery, the training part of split all, are asked about too",
         ),
         (["data.split=all"], "split all: has no test part"),
     ],

@@ -51,8 +51,11 @@ def checkpoint_of(step: Step) -> Checkpoint:
     return Checkpoint(stage="main", epoch=0, step=1, totals={}, **copy.deepcopy(step.state()))
 
 
-# Where other clips of the batch are negatives, those of a micro-batch are fewer.
-@pytest.mark.parametrize("pretext", [name for name, tree in PRETEXTS.items() if "in_batch" not in tree])
+IN_BATCH = [name for name, tree in PRETEXTS.items() if tree.get("in_batch")]
+
+
+# Where other clips of the batch are negatives, those of a micro-batch are fewer: see the next test.
+@pytest.mark.parametrize("pretext", [name for name in PRETEXTS if name not in IN_BATCH])
 @pytest.mark.parametrize("accumulate", [2, 5])
 @pytest.mark.usefixtures("plain_encoder")
 def test_micro_batches_learn_what_their_batch_learns(pretext, accumulate, store):
@@ -64,6 +67,28 @@ def test_micro_batches_learn_what_their_batch_learns(pretext, accumulate, store)
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-4)
     torch.testing.assert_close(parts.state()["pretext"], whole.state()["pretext"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pretext", IN_BATCH)
+def test_negatives_in_the_batch_are_those_of_the_micro_batch(pretext, store, monkeypatch):
+    monkeypatch.setattr("tiny.ENCODER", GRUConfig(hidden=8, layers=2, dropout=0.0))
+    task, reference = pretext_task(pretext, store), pretext_task(pretext, store)
+    config = TrainingConfig(batch=7, optimiser=PLAIN, accumulate=2)
+    before = copy.deepcopy(task.pretext.state_dict())
+    _, [found] = made(task, config)
+    batch = next(iter(batches(reference, 7, 0)))
+    parts = []
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        views = {name: view.rows(rows) for name, view in batch.views.items()}
+        parts.append(reference.pretext(views)["loss"] * len(batch.index[rows]) / 7)
+    assert found["loss"] == pytest.approx(sum(parts).item(), rel=1e-5)
+    sum(parts).backward()
+    for name, weight in reference.pretext.named_parameters():
+        if weight.requires_grad:
+            expected = before[name] - 0.1 * weight.grad
+            torch.testing.assert_close(task.pretext.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
+    _, [whole] = made(pretext_task(pretext, store), config.model_copy(update={"accumulate": 1}))
+    assert whole["loss"] > found["loss"]  # of more negatives
 
 
 @settings(max_examples=50, deadline=None)

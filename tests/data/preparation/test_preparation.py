@@ -160,7 +160,7 @@ def test_the_damage_is_counted_as_it_comes():
         result.check_damage()
 
 
-@pytest.mark.parametrize(("files", "clips", "damaged"), [(1, 95, 5), (1, 0, 0), (100, 3, 5), (10, 95, 5)])
+@pytest.mark.parametrize(("files", "clips", "damaged"), [(1, 95, 5), (2, 0, 0), (100, 3, 5), (10, 95, 5)])
 def test_the_share_is_one_of_files_or_of_clips_whichever_are_more(files, clips, damaged):
     result = Preparation(files, 0.05, clips=clips, damaged=["x"] * damaged)
     result.check_damage()

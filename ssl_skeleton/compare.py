@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, compare, print or write the table."""
     given = _parser().parse_intermixed_args(arguments)
     _check_place(given.out, overwrite=given.overwrite)
-    wanted = Wanted(given.evaluator, given.score, given.store, given.split)
+    wanted = Wanted(given.evaluator, given.score, given.store, given.split, given.all)
     table = comparison_table(
         given.runs, wanted, against=given.against, baselines=not given.no_baselines, names=given.names
     )
@@ -62,6 +62,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--store", nargs="+", default=(), metavar="NAME", help="on these stores alone")
     parser.add_argument("--split", nargs="+", default=(), metavar="NAME", help="on these splits alone")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="columns that some rows lack, too; by default those that all have, if there are some",
+    )
     parser.add_argument(
         "--against",
         type=some_path,

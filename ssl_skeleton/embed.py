@@ -18,6 +18,7 @@ from ssl_skeleton.recorded import add_recordings, recordings_of
 from ssl_skeleton.runs.embedding import PARTS, embed, embed_recordings, prepared_for
 from ssl_skeleton.runs.probing import on_store
 from ssl_skeleton.runs.run import Run
+from ssl_skeleton.scoring import check_read
 
 EXAMPLES = """\
   python -m ssl_skeleton.embed --run runs/crrl_nw_ucla --out embeddings
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_intermixed_args(arguments)
     recordings = recordings_of(given)
     run = Run.open(given.run, given.overrides)
+    check_read(given.overrides, "embed", ())
     with new_folder(given.out, overwrite=given.overwrite, is_mine=is_embeddings) as folder:
         if recordings is None:
             lines = _embed_store(run, given, folder)

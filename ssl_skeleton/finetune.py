@@ -10,13 +10,12 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.recipe import load_recipe
 from ssl_skeleton.runs.run import Run
 from ssl_skeleton.runs.supervised import check_supervised, finetune
-from ssl_skeleton.scoring import print_result
+from ssl_skeleton.scoring import check_read, override_help, print_result, settings_read
 
 EXAMPLES = """\
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla --from-scratch
-  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla evaluation.finetune.labels=0.05 \\
-      evaluation.finetune.repeats=5
+  python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla evaluation.finetune.labels=0.05
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla 'evaluation.finetune.optimiser={name: sgd, lr: 0.1}'
   python -m ssl_skeleton.finetune --run runs/crrl_nw_ucla --no-untrained --keep finetuned.safetensors
   python -m ssl_skeleton.finetune --cfg configs/crrl_nw_ucla.yaml --from-scratch name=supervised"""
@@ -43,12 +42,10 @@ def main(arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="keep what was trained (of repeats, the first) as a released encoder: .safetensors or .pt",
     )
-    add_overrides(
-        parser, "evaluation.finetune.*, data.store, data.split, encoder.kernel or device; with --cfg anything"
-    )
+    add_overrides(parser, f"{override_help('finetune')}; with --cfg anything of a recipe")
     given = parser.parse_intermixed_args(arguments)
     run = Run.open(given.run, given.overrides) if given.cfg is None else _of_recipe(given)
-    check_supervised(run, given.keep)
+    _check(run, given)
     print(f"{run.folder}: {run.store.path}, split {run.splits[0].name}, on {run.device}", flush=True)
     lines: list[str] = []
     result = finetune(
@@ -62,6 +59,11 @@ def main(arguments: Sequence[str]) -> None:
     print_result(run, result, lines)
 
 
+def _check(run: Run, given: argparse.Namespace) -> None:
+    check_read(given.overrides, "finetune", settings_read(run, "finetune"))
+    check_supervised(run, given.keep)
+
+
 def _of_recipe(given: argparse.Namespace) -> Run:
     """The run of a recipe, which may be a new one; how it is evaluated does not become part of it."""
     if not given.from_scratch:
@@ -70,7 +72,7 @@ def _of_recipe(given: argparse.Namespace) -> Run:
         )
     recipe = load_recipe(given.cfg, given.overrides)
     run = Run(given.runs / recipe.name, recipe.with_absolute_paths())
-    check_supervised(run)
+    _check(run, given)
     passing = ("evaluation.", "evaluation=")
     lasting = [override for override in given.overrides if not override.startswith(passing)]
     Run.start(load_recipe(given.cfg, lasting), run.folder, resume=True)

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, apart_from_overrides, run_command, some_path
+from ssl_skeleton.cli import Parser, apart_from_overrides, progress, run_command, some_path
+from ssl_skeleton.evaluation.results import settings_of
 from ssl_skeleton.runs.fusing import fuse, fusion_table
 from ssl_skeleton.runs.run import Run
+from ssl_skeleton.scoring import check_read, print_result
 
 EXAMPLES = """\
   python -m ssl_skeleton.fuse runs/joint runs/bone runs/motion
@@ -50,10 +52,10 @@ def main(arguments: Sequence[str]) -> None:
         overrides = ["evaluation.fuse.weights=null", "evaluation.fuse.choose=log_likelihood"]
     overrides += [*after_runs, *after_weights]
     runs = [Run.open(Path(folder), overrides) for folder in folders]
+    check_read(overrides, "fuse", settings_of("fuse"))
     lines: list[str] = []
-    result = fuse(runs, given.out, lines.append)
-    print(fusion_table(result, runs[0].store.meta.classes))
-    print("", *lines, sep="\n")
+    result = fuse(runs, given.out, lines.append, progress)
+    print_result(runs[0], result, lines, fusion_table)
 
 
 if __name__ == "__main__":

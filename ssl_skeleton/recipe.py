@@ -108,11 +108,11 @@ class EvaluationConfig(Config):
     """How the representation is scored.
 
     clips       through how many windows the linear probe sees a test clip: they are evenly placed, and the
-                class probabilities are averaged; 1 shows the whole clip
+                class probabilities are averaged; 1 shows the whole clip, 50 are the most
     clip_share  how much of the clip each of several windows shows; the probe learns from whole clips
     """
 
-    clips: int = Field(default=1, ge=1)
+    clips: int = Field(default=1, ge=1, le=50)
     clip_share: float = Field(default=0.9, gt=0, le=1)
     linear: AnyLinear = LinearConfig()
     knn: KnnConfig = KnnConfig()

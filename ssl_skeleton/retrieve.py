@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_skeleton.cli import Parser, add_overrides, run_command, some_path
+from ssl_skeleton.cli import Parser, add_overrides, progress, run_command, some_path
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.runs.retrieving import gallery_line, open_collection, retrieve
 from ssl_skeleton.runs.run import Run
-from ssl_skeleton.scoring import print_result
+from ssl_skeleton.scoring import check_read, override_help, print_result, settings_read
 
 EXAMPLES = """\
   python -m ssl_skeleton.retrieve --run runs/crrl_nw_ucla
@@ -29,17 +29,18 @@ def main(arguments: Sequence[str]) -> None:
         metavar="NAME",
         help="in the training part of this split of it; by default that of the run's own name, or else all",
     )
-    add_overrides(parser, "evaluation.retrieve.*, data.store, data.split, encoder.kernel or device")
+    add_overrides(parser, override_help("retrieve"))
     given = parser.parse_intermixed_args(arguments)
     if given.gallery_split and not given.gallery:
         raise UserError("--gallery-split: goes with --gallery STORE; of the run's own store, use data.split")
     run = Run.open(given.run, given.overrides)
+    check_read(given.overrides, "retrieve", settings_read(run, "retrieve"))
     gallery = None
     if given.gallery:
         gallery = open_collection(run, given.gallery, given.gallery_split)
         print(gallery_line(run, gallery), flush=True)
     lines: list[str] = []
-    print_result(run, retrieve(run, gallery, lines.append), lines)
+    print_result(run, retrieve(run, gallery, lines.append, progress), lines)
 
 
 if __name__ == "__main__":

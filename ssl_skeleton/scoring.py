@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_skeleton import ranks
 from ssl_skeleton.cli import Parser, add_overrides, progress
-from ssl_skeleton.config import Short
+from ssl_skeleton.config import Config, Short, as_typed
+from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.curves import curve_tables, named_rows
-from ssl_skeleton.evaluation.results import result_table
+from ssl_skeleton.evaluation.results import result_table, settings_of
+from ssl_skeleton.recipe import EvaluationConfig
 from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run, Tell
 
@@ -36,7 +38,7 @@ def evaluate_command(
     run = _run_of(Parser(evaluator, description, examples, ranks=True), evaluator, options, arguments)
     with ranks.joined(run.device):
         lines: list[str] = []
-        result = evaluate(run, evaluator, lines.append)
+        result = evaluate(run, evaluator, lines.append, progress)
         if ranks.is_main():
             print_result(run, result, lines)
 
@@ -97,12 +99,36 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def check_read(overrides: Sequence[str], command: str, settings: Sequence[str]) -> None:
+    """Raise UserError for an override of what evaluations have that a command does not read."""
+    for override in overrides:
+        section, _, rest = override.partition("=")[0].partition(".")
+        if section == "evaluation" and rest and rest.partition(".")[0] not in settings:
+            read = ", ".join(f"evaluation.{setting}" for setting in settings)
+            raise UserError(f"{as_typed(override)}: {command} reads {read or 'nothing of that'} alone")
+
+
+def override_help(evaluator: str) -> str:
+    """What overrides an evaluator takes, for its help."""
+    sections = [
+        f"evaluation.{name}" + ".*" * isinstance(getattr(EvaluationConfig(), name), Config)
+        for name in settings_of(evaluator)
+    ]
+    return ", ".join([*sections, "data.store, data.split, data.residence, encoder.kernel or device"])
+
+
+def settings_read(run: Run, evaluator: str) -> Sequence[str]:
+    """The settings below `evaluation` that an evaluator reads: of two probes, those of the one it asks."""
+    probe = getattr(getattr(run.recipe.evaluation, evaluator), "probe", None)
+    return [name for name in settings_of(evaluator) if probe is None or name in (evaluator, probe)]
+
+
 def _run_of(parser: Parser, evaluator: str, options: Sequence[Option], arguments: Sequence[str]) -> Run:
     """The run that the arguments name, with their options and overrides."""
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="the run to score")
     for option in options:
         parser.add_argument(option.flag, dest=option.flag, metavar=option.value, help=option.help)
-    add_overrides(parser, f"evaluation.{evaluator}.*, data.store, data.split, encoder.kernel or device")
+    add_overrides(parser, override_help(evaluator))
     given = parser.parse_intermixed_args(arguments)
     values = {option: getattr(given, option.flag) for option in options}
     short = [
@@ -110,4 +136,7 @@ def _run_of(parser: Parser, evaluator: str, options: Sequence[Option], arguments
         for option, value in values.items()
         if value is not None
     ]
-    return Run.open(given.run, [*short, *given.overrides])
+    overrides = [*short, *given.overrides]
+    run = Run.open(given.run, overrides)
+    check_read(overrides, evaluator, settings_read(run, evaluator))
+    return run

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ssl_skeleton.runs.embedding import (
 )
 from ssl_skeleton.runs.probing import on_store
 from ssl_skeleton.runs.run import Run
+from ssl_skeleton.scoring import check_read
 
 EXAMPLES = """\
   python -m ssl_skeleton.search build --run runs/crrl_nw_ucla --out gallery
@@ -79,6 +80,7 @@ def _build(arguments: Sequence[str]) -> None:
     given = parser.parse_intermixed_args(arguments)
     stores, more = apart_from_overrides([str(store) for store in given.store])
     overrides = [*given.overrides, *more]
+    check_read(overrides, "search build", ())
     if given.embeddings and (stores or overrides):
         raise UserError("--embeddings: goes without --store and overrides; its clips are encoded already")
     with new_folder(given.out, overwrite=given.overwrite, is_mine=is_index) as folder:
@@ -128,6 +130,7 @@ def _query(arguments: Sequence[str]) -> None:
     recordings = recordings_of(given)
     if (recordings is None) == (given.store is None) or (given.store is None) != (given.clip is None):
         raise UserError("query: name either --source PATH, or --store STORE and --clip NAME")
+    check_read(given.overrides, "search query", ())
     index = open_index(given.index)
     index.check_count(given.k)
     run = run_of(index.meta.origin, given.index, given.run, given.overrides)
@@ -144,7 +147,7 @@ def _query(arguments: Sequence[str]) -> None:
     if given.json:
         print(json.dumps(_tree(index, found.names, hits, skipped), indent=2, allow_nan=False))
     else:
-        print("\n".join([*_lines(index, found.names, hits), *skipped_lines(skipped)]))
+        print("\n".join([*_lines(index, found.names, hits, own), *skipped_lines(skipped)]))
 
 
 def _of_recordings(run: Run, recordings: Recordings) -> tuple[Embeddings, dict[str, list[str]]]:
@@ -177,11 +180,16 @@ def _hit_tree(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _lines(index: SearchIndex, names: Sequence[str], hits: Sequence[Sequence[Hit]]) -> list[str]:
-    """A line a query and, below it, a line a hit: likeness, class, store, name."""
+def _lines(
+    index: SearchIndex,
+    names: Sequence[str],
+    hits: Sequence[Sequence[Hit]],
+    own: Sequence[Collection[int]] | None,
+) -> list[str]:
+    """A line a query and, below it, a line a hit: likeness, class, store, name. `own` rows were left out."""
     lines = []
-    for name, found in zip(names, hits, strict=True):
-        lines.append(f"{_shown(name)}: nearest of {len(index)} clips")
+    for name, found, without in zip(names, hits, own or [()] * len(names), strict=True):
+        lines.append(f"{_shown(name)}: nearest of {len(index) - len(without)} clips")
         cells = [(_shown(hit.label) or "-", _shown(hit.store), _shown(hit.name)) for hit in found]
         label, store = (max(len(cell[place]) for cell in cells) for place in (0, 1))
         for hit, cell in zip(found, cells, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssl_skeleton.cli import Parser, add_overrides, apart_from_overrides, run_command
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.results import settings_of
 from ssl_skeleton.runs.transferring import (
     body_line,
     own_runs,
@@ -14,7 +15,7 @@ from ssl_skeleton.runs.transferring import (
     transfer_table,
     unseen_lines,
 )
-from ssl_skeleton.scoring import notes
+from ssl_skeleton.scoring import check_read, notes
 
 EXAMPLES = """\
   python -m ssl_skeleton.transfer --run runs/crrl_ntu60 --to stores/nw_ucla
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--probe", choices=_PROBES, default="both", help="which probes (%(default)s)")
     parser.add_argument("--no-own", action="store_true", help="go without the store that it learned from")
-    add_overrides(parser, "evaluation.linear.*, evaluation.knn.*, encoder.kernel or device")
+    add_overrides(parser, "what linear and knn take, but data.store and data.split")
     given = parser.parse_intermixed_args(arguments)
     targets, more = apart_from_overrides(given.to)
     overrides = [*given.overrides, *more]
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str]) -> None:
         if override.startswith(("data.store=", "data.split=")):
             raise UserError(f"'{override}': what it is probed on is said with --to STORE:SPLIT")
     probes = _PROBES[given.probe]
+    read = [setting for probe in probes for setting in settings_of(probe)]
     others = target_runs(given.run, targets, overrides, probes)
+    check_read(overrides, f"transfer --probe {given.probe}", read)
     own = [] if given.no_own else own_runs(given.run, overrides, probes, tell=print)
     runs = list({(run.store.path.resolve(), run.splits[0].name): run for run in [*own, *others]}.values())
     for run in runs:

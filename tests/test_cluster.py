@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(words, message, run, capsys):
 def test_a_store_without_labels(run, tmp_path, capsys):
     store = tiny_store(tmp_path / "store", labelled=False)
     assert run_command(cluster.main, ["--run", str(run.folder), f"data.store={store}"]) == 2
-    assert "split cross_view: some clips have no label" in capsys.readouterr().err
+    assert "split cross_view: no clip has a label" in capsys.readouterr().err
 
 
 def test_test_clips_of_one_class(run, tmp_path, capsys):

@@ -12,9 +12,26 @@ import yaml
 from commands import refused, run, run_apart, snapshot
 from tiny import put_checkpoint, recipe_tree, unevaluated, write_recordings
 
-from ssl_skeleton import __main__, knn, linear, prepare, pretrain, synthesise
+from ssl_skeleton import (
+    __main__,
+    cluster,
+    early,
+    embed,
+    finetune,
+    knn,
+    linear,
+    prepare,
+    pretrain,
+    retrieve,
+    robustness,
+    scoring,
+    search,
+    synthesise,
+    transfer,
+)
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.preparation import preparation
+from ssl_skeleton.evaluation.results import settings_of
 from ssl_skeleton.training.checkpoint import load_checkpoint
 
 COMMANDS = __main__.VERBS
@@ -305,7 +322,7 @@ def test_runs_that_cannot_be_scored(command, house, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("evaluation.knn.k=[19]", "evaluation.knn.k: must lie in 1..18"),
+        ("evaluation.knn.k=[19]", "evaluation.knn.k: must lie in 1..18, the clips in the gallery, not 19;"),
         ("evaluation.knn.k=x", "evaluation.knn.k: "),
         ("evaluation.kn.k=[3]", "unknown key 'kn'; did you mean 'knn'?"),
         ("device=cuda:9", "device: "),
@@ -317,6 +334,61 @@ def test_an_impossible_protocol(override, message, house, tmp_path, capsys):
     before = snapshot(folder)
     assert message in refused(capsys, knn, "--run", folder, override)
     assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "read"),
+    [
+        (linear, ["evaluation.knn.k=3"], "evaluation.linear, evaluation.clips, evaluation.clip_share"),
+        (knn, ["evaluation.clips=3"], "evaluation.knn"),
+        (knn, ["evaluation.linear={name: cmd}"], "evaluation.knn"),
+        (cluster, ["--clusters", "2", "evaluation.knn.k=3"], "evaluation.cluster"),
+        (retrieve, ["evaluation.knn.k=3"], "evaluation.retrieve"),
+        (finetune, ["evaluation.early.probe=knn"], "evaluation.finetune, evaluation.linear"),
+        (early, ["evaluation.knn.k=3"], "evaluation.early, evaluation.linear"),
+        (early, ["--probe", "knn", "evaluation.linear.epochs=3"], "evaluation.early, evaluation.knn"),
+        (robustness, ["evaluation.early.probe=knn"], "evaluation.robustness, evaluation.linear"),
+        (transfer, ["--to", "{store}", "--probe", "knn", "evaluation.clips=3"], "evaluation.knn"),
+        (embed, ["--out", "x", "evaluation.knn.k=3"], "nothing of that"),
+        (search, ["--out", "x", "evaluation.knn.k=3"], "nothing of that"),
+    ],
+)
+def test_settings_that_a_command_does_not_read_are_refused(command, words, read, house, capsys):
+    before = snapshot(house)
+    first = ["build"] if command is search else []
+    words = [word.replace("{store}", str(house / "store")) for word in words]
+    line = refused(capsys, command, *first, "--run", house / "runs" / "fuse", *words)
+    assert line.startswith(f"error: '{words[-1]}': {command.__name__.rpartition('.')[2]}")
+    assert line.endswith(f" reads {read} alone\n")
+    assert snapshot(house) == before
+
+
+@pytest.mark.parametrize("command", [linear, knn, retrieve, cluster, finetune, early, robustness])
+def test_the_help_names_all_that_is_read(command, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for setting in settings_of(command.__name__.rpartition(".")[2]):
+        assert f"evaluation.{setting}" in told
+
+
+def test_so_many_windows_are_refused(house, capsys):
+    line = refused(capsys, linear, "--run", house / "runs" / "fuse", "--clips", "1000")
+    assert line.startswith("error: --clips 1000: evaluation.clips: input should be less than or equal to 50")
+
+
+def test_what_is_scored_is_shown_on_the_way(house, capsys, monkeypatch):
+    seen = []
+
+    def shown(names, total, what):
+        for name in names:
+            seen.append((name, total, what))
+            yield name
+
+    monkeypatch.setattr(scoring, "progress", shown)
+    assert run(knn, "--run", house / "runs" / "fuse") == 0
+    names = json.loads(Path(capsys.readouterr().out.split("written to ")[1].strip()).read_text())["baselines"]
+    assert seen == [(name, 1 + len(names), "representations") for name in ["trained", *names]]
 
 
 def test_a_damaged_store_is_named(house, tmp_path, capsys):

@@ -16,6 +16,7 @@ from ssl_skeleton.data.store import meta_sum, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.comparison.bootstrap import holm, paired_bootstrap
 from ssl_skeleton.evaluation.comparison.tables import Table
+from ssl_skeleton.evaluation.finetune import FinetuneConfig
 from ssl_skeleton.evaluation.results import write_result
 from ssl_skeleton.evaluation.scores import classification_scores
 from ssl_skeleton.files import write_text
@@ -24,7 +25,7 @@ from ssl_skeleton.runs.comparing import Wanted, comparison_table
 from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run
 
-EVERYTHING = Wanted()
+EVERYTHING = Wanted(everything=True)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def made_up(
         "store_path": str(store),
         "store_sum": meta_sum(opened.meta.to_tree()),
         "split": "cross_view",
-        "protocol": {"epochs": 5},
+        "protocol": {},  # all as it is by default
         "streams": ["joint"],
         "epoch": epochs,
         "seed": seed,
@@ -121,7 +122,7 @@ def test_seeds_are_one_row_and_recipes_another(trained, capsys):
     assert printed.err == ""
     lines = [line.split() for line in printed.out.splitlines()]
     assert lines[0][-4:] == ["on", "store,", "split", "cross_view"]
-    assert lines[3] == ["seeds", "epoch", "linear", "top1", "knn", "k=1"]
+    assert lines[3] == ["seeds", "epoch", "linear", "top1,", "epochs=5", "knn", "k=1"]
     tops = {what: [result_of(trained / name, what)["top1"] for name in names] for what in ("linear", "knn")}
     cells = []
     for top in tops.values():
@@ -166,7 +167,7 @@ def test_what_every_digit_is(trained, capsys):
     assert len(p) == 3
     corrected = {row: float(lines[row, "linear"]["p_holm"]) for row in p}
     assert corrected == pytest.approx(dict(zip(p, holm(list(p.values())), strict=True)))
-    assert {line["content"] for line in lines.values()} == {results[0]["store_sum"]}
+    assert {line["content"] for line in lines.values()} == {results[0]["store_sum"][:12]}
 
 
 def test_the_table_is_written(trained, tmp_path, capsys):
@@ -187,10 +188,10 @@ def test_each_k_and_other_scores(trained):
     folders = [trained / "long"]
     table = comparison_table(folders, Wanted(scores=["k", "balanced"]), baselines=False)
     assert [column.name for column in table.columns] == [
-        "linear balanced",
+        "linear balanced, epochs=5",
         "knn k=1",
         "knn k=3",
-        "knn balanced",
+        "knn balanced, k=1,3",
     ]
     table = comparison_table(folders, Wanted(["knn"], ["k"]))
     judged = [[cell.difference is not None for cell in row.cells] for row in table.rows]
@@ -266,6 +267,117 @@ def test_protocols_and_contents_are_never_mixed(store, tmp_path):
     assert missing[0].startswith("no such result of b, c, d: linear top1")
     assert [note.count("stand in columns of their own") for note in missing] == [1, 0, 0, 0]
     assert not any(cell and cell.difference for row in table.rows for cell in row.cells)
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"evaluator": "linear_cmd", "protocol": {"name": "cmd", "lr": 1e9}}, "linear_cmd top1, lr=1e+09"),
+        ({"evaluator": "linear_cmd", "protocol": {"name": "cmd", "lr": 0.1}}, "linear_cmd top1"),
+        (
+            {"evaluator": "finetune_0.05", "protocol": {"labels": 0.05, "epochs": 3, "repeats": 2}},
+            "finetune_0.05 top1, epochs=3, repeats=2",
+        ),
+        (
+            {"evaluator": "knn_ivf", "protocol": {"index": {"name": "ivf", "nlist": 64}}},
+            "knn_ivf top1, nlist=64",
+        ),
+        (
+            {
+                "evaluator": "finetune",
+                "protocol": FinetuneConfig().to_tree(),
+                "raw_protocol": {"name": "tuned", "epochs": 20},
+            },
+            "finetune top1, linear.epochs=20",
+        ),
+        (
+            {"evaluator": "linear_3_clips", "protocol": {}, "windows": {"count": 3, "share": 0.5}},
+            "linear_3_clips top1, clip_share=0.5",
+        ),
+        (
+            {"evaluator": "early_knn", "protocol": {"probe": "knn"}, "probe_protocol": {"temperature": 1.0}},
+            "early_knn top1, temperature=1",
+        ),
+        (
+            {
+                "evaluator": "linear",
+                "protocol": {"schedule": {"name": "step", "milestones": [5]}, "epochs": 7},
+            },
+            "linear top1, epochs=7, milestones=5",
+        ),
+        (
+            {"evaluator": "fuse", "protocol": {}, "probe_protocol": [{"name": "tuned"}, {"name": "cmd"}]},
+            "fuse top1, linear=tuned+cmd",
+        ),
+        (
+            {"evaluator": "fuse", "protocol": {}, "probe_protocol": [{"epochs": 100}, {"epochs": 5}]},
+            "fuse top1, epochs=100+5",
+        ),
+        (
+            {
+                "evaluator": "fuse_weighted",
+                "protocol": {"weights": [0.6, 0.4]},
+                "probe_protocol": [{"name": "tuned"}] * 2,
+            },
+            "fuse_weighted top1, weights=0.6,0.4",
+        ),
+        ({"evaluator": "linear", "protocol": {"unheard": 1, "epochs": 7}}, "linear top1"),
+        ({"evaluator": "clips", "protocol": {}}, "clips top1"),
+    ],
+)
+def test_what_is_not_as_by_default_is_in_the_head(facts, name, store, tmp_path):
+    """Whatever other columns there are, unless the name of the evaluator tells it."""
+    folders = [made_up(tmp_path / f"a{seed}", store, seed=seed, **facts) for seed in range(2)]
+    assert [column.name for column in comparison_table(folders, Wanted()).columns] == [name]
+
+
+def test_by_default_columns_are_what_all_rows_have(store, tmp_path, capsys):
+    folders = [made_up(tmp_path / f"a{seed}", store, seed=seed) for seed in range(2)]
+    folders.append(made_up(tmp_path / "b", store, epochs=5))
+    others = {"knn": folders[1:], "cluster": folders[:1], "retrieve": folders}
+    for evaluator, whose in others.items():
+        for folder in whose:
+            epochs, seed = (5, 0) if folder.name == "b" else (4, int(folder.name[1]))
+            made_up(folder, store, evaluator=evaluator, protocol={}, epochs=epochs, seed=seed)
+
+    def heads(*words: str) -> str:
+        assert run(compare, *folders, *words) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "epoch linear top1 retrieve top1 a 2" in heads()
+    assert (
+        "2 other columns are of results that not all rows, or not all of their seeds, have; --all" in heads()
+    )
+    assert "epoch linear top1 knn top1 cluster top1 retrieve top1 a 2" in heads("--all")
+    assert "--all shows them" not in heads("--all")
+    assert "epoch knn top1 a 2" in heads("--evaluator", "knn")
+    shutil.rmtree(folders[2] / "eval")
+    made_up(folders[2], store, epochs=5, evaluator="knn", protocol={})
+    assert "epoch knn top1 a 2" in heads()  # one seed of two has it, which is better than nothing
+    shutil.rmtree(folders[2] / "eval")
+    made_up(folders[2], store, epochs=5, evaluator="robustness", protocol={})
+    names = [column.name.split()[0] for column in comparison_table(folders, Wanted()).columns]
+    assert names == ["linear", "knn", "cluster", "retrieve", "robustness"]
+
+
+def test_baselines_without_a_score_in_any_column_are_no_rows(store, tmp_path):
+    folders = [made_up(tmp_path / name, store, epochs=4 + place) for place, name in enumerate("ab")]
+    made_up(folders[0], store, evaluator="knn", baselines={"raw_streams": {"top1": 0.5}})
+    assert "raw joint" not in rows(comparison_table(folders, Wanted()))
+    assert "raw joint" in rows(comparison_table(folders, EVERYTHING))
+
+
+def test_relatives_of_an_evaluator_are_named_where_a_run_lacks_it(store, tmp_path):
+    folders = [
+        made_up(tmp_path / "a", store, evaluator="finetune"),
+        made_up(tmp_path / "sup", store, epochs=5, evaluator="finetune_scratch", epoch=0),
+        made_up(tmp_path / "plain", store, epochs=6),
+    ]
+    notes = comparison_table(folders, Wanted(["finetune"])).notes
+    assert "sup: has no finetune, but: --evaluator finetune finetune_scratch" in notes
+    assert not any(note.startswith("plain: ") for note in notes)
+    notes = comparison_table(folders, Wanted(["finetune", "finetune_scratch"])).notes
+    assert not any("--evaluator" in note for note in notes)
 
 
 def test_other_k_that_were_tried_are_no_other_protocol(store, tmp_path):
@@ -375,12 +487,13 @@ def fused(folder: Path, store: Path, seed: int = 0, **facts) -> Path:
 def test_fusions_are_compared_as_runs_are(store, tmp_path, capsys):
     folders = [fused(tmp_path / f"joint_seed{seed}+bone_seed{seed}", store, seed) for seed in range(2)]
     table = comparison_table(folders, EVERYTHING)
-    names = ["joint+bone", "joint alone", "bone alone", "raw coordinates", "untrained encoder"]
+    names = ["joint+bone", "joint alone", "bone alone", "raw coordinates", "untrained, fused"]
     assert [(row.name, list(row.seeds), row.epoch) for row in table.rows] == [
-        (name, [0, 1], None if place else 4) for place, name in enumerate(names)
+        (name, [0, 1], None) for name in names
     ]
     assert [column.name for column in table.columns] == ["fuse top1"]
     assert table.rows[1].cells[0].difference.mean == 0
+    assert "joint+bone: fuses runs of 4 and 5 epochs" in table.notes
     assert run(compare, *folders, "--no-baselines") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[4:5]] == ["joint+bone"]
     single = made_up(tmp_path / "alone", store, epochs=9)
@@ -392,13 +505,26 @@ def test_fusions_are_compared_as_runs_are(store, tmp_path, capsys):
     )
 
 
+def test_a_fusion_of_two_seeds_is_called_after_both(store, tmp_path):
+    pair = [made_up(tmp_path / f"small_seed{seed}", store, seed=seed) for seed in range(2)]
+    told = [{"name": one.name, "recipe": yaml.safe_load((one / "recipe.yaml").read_text())} for one in pair]
+    folder = fused(tmp_path / "small_seed0+small_seed1", store, runs=told)
+    table = comparison_table([folder], EVERYTHING, baselines=False)
+    assert [(row.name, row.epoch) for row in table.rows] == [("small_seed0+small_seed1", 4)]
+    assert not any("fuses runs of" in note for note in table.notes)
+
+
 def test_a_folder_may_hold_fusions_of_several_runs_beside_its_own_results(store, tmp_path):
     folder = made_up(tmp_path / "a", store, epochs=9)
     fused(folder, store)
     three = json.loads((folder / "eval" / "fuse-store-cross_view.json").read_text())["runs"]
     fused(folder, store, runs=[*three, three[0] | {"folder": "/another"}])
     table = comparison_table([folder], EVERYTHING, baselines=False, names="recipes")
-    assert sorted((row.name, row.epoch) for row in table.rows) == [("a", 9), ("a+a", 4), ("a+a+a", 4)]
+    assert sorted((row.name, row.epoch) for row in table.rows) == [
+        ("a", 9),
+        ("a+a", None),
+        ("a+a+a", None),
+    ]
     assert table.rows[0].name == "a"
 
 
@@ -459,7 +585,7 @@ def test_the_areas_under_all_curves_are_columns(store, tmp_path):
         "robustness area, missing": 0.25,
     }
     assert [cell and cell.mean for cell in table.rows[2].cells] == [None, 0.5, 0.25]
-    table = comparison_table(folders, Wanted(scores=["top1"]), baselines=False)
+    table = comparison_table(folders, Wanted(scores=["top1"], everything=True), baselines=False)
     assert [column.name for column in table.columns] == ["early top1", "robustness top1"]
 
 
@@ -486,7 +612,8 @@ def test_what_a_reader_must_know(store, tmp_path):
     table = comparison_table(folders, Wanted(["linear"]), baselines=False)
     notes = "\n".join(table.notes)
     assert "rows have 1 to 3" in notes
-    assert "of one seed, a difference is between these very encoders" in notes
+    assert "of one seed (a score without ±), a difference is between these very encoders" in notes
+    assert "over few seeds (a score with ±), a deviation is rough" in notes
     assert (len(table.rows[0].seeds), len(table.rows[0].cells[0].values)) == (3, 2)
 
 

@@ -94,7 +94,7 @@ def test_what_was_trained_can_be_kept(file, folder, capsys):
     kept, result = kept_and_scored(folder, file, "evaluation.finetune.repeats=2")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith(f"written to {folder / 'eval' / 'finetune-store-cross_view'}")
-    assert lines[-1] == f"kept in {file}"
+    assert lines[-1] == f"kept in {file}: the encoder and its classifier"
     opened = Run.open(folder)
     assert (kept.layout, kept.frames, kept.bodies) == (opened.layout, 6, 1)
     assert kept.source == "contrast, fine-tuned on store, split cross_view"
@@ -107,13 +107,17 @@ def test_what_was_trained_can_be_kept(file, folder, capsys):
 
 
 @pytest.mark.parametrize(("frames", "same"), [(8, True), (6, False)])
-def test_a_graph_encoder_is_kept_with_a_classifier_that_gives_the_same(frames, same, house, tmp_path):
+def test_a_graph_encoder_is_kept_with_a_classifier_that_gives_the_same(frames, same, house, tmp_path, capsys):
     """Its blocks make one step of four frames."""
     words = ["--cfg", house / "recipe.yaml", "--runs", tmp_path, "--from-scratch", *QUICK]
     shape = ["encoder={name: st_gcn, width: 0.125, depth: 0.3}", f"data.frames={frames}"]
     assert run(finetune, *words, *shape, "--keep", "kept.pt") == 0
     kept, opened = load_released("kept.pt"), Run.open(tmp_path / "contrast")
     assert (kept.head is not None) is same
+    said = (
+        "the encoder and its classifier" if same else "the encoder alone: its steps of 4 frames do not divide"
+    )
+    assert f"\nkept in kept.pt: {said}" in capsys.readouterr().out
     if same:
         (path,) = (tmp_path / "contrast" / "eval").iterdir()
         split, sampling = opened.splits[0], opened.recipe.data
@@ -123,11 +127,36 @@ def test_a_graph_encoder_is_kept_with_a_classifier_that_gives_the_same(frames, s
         assert [answers] == json.loads(path.read_text())["predicted"]
 
 
-def test_a_pooling_that_released_encoders_lack_keeps_no_classifier(folder):
+def test_the_classifier_of_another_pooling_is_kept_too(folder):
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     recipe["representation"]["pooling"] = "mean_max"
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert kept_and_scored(folder, "kept.pt")[0].head is None
+    kept, result = kept_and_scored(folder, "kept.pt")
+    assert kept.pooling == "mean_max"
+    opened = Run.open(folder)
+    view = ViewConfig(streams=kept.streams)
+    test = torch.from_numpy(opened.splits[0].test)
+    clips = make_view(opened.packed, test, opened.recipe.data, view, None)
+    assert kept.scores(clips.x, clips.lengths).argmax(dim=1).tolist() == result["predicted"][0]
+
+
+def test_few_labels_are_learned_from_five_times(folder, capsys):
+    assert run(finetune, "--run", folder, "--from-scratch", *QUICK, "evaluation.finetune.labels=0.5") == 0
+    assert "mean ± deviation of 5 repeats" in capsys.readouterr().out
+    (path,) = (folder / "eval").iterdir()
+    assert path.name == SCRATCH.replace("scratch", "scratch_0.5")
+    result = json.loads(path.read_text())
+    assert len(result["repeats"]["top1"]) == result["protocol"]["repeats"] == 5
+
+
+@pytest.mark.parametrize("words", [["--run", "{folder}"], ["--cfg", "{house}/recipe.yaml", "--from-scratch"]])
+def test_settings_of_other_evaluators_are_refused(words, folder, house, capsys):
+    before = snapshot(folder)
+    words = [word.format(folder=folder, house=house) for word in words]
+    line = refused(capsys, *words, "evaluation.knn.k=[3]")
+    read = "evaluation.finetune, evaluation.linear"
+    assert f"'evaluation.knn.k=[3]': finetune reads {read} alone" in line
+    assert snapshot(folder) == before
 
 
 def test_from_scratch_needs_no_trained_encoder(folder, capsys):
@@ -235,10 +264,10 @@ def test_an_override_does_the_same_to_a_recipe_as_to_a_run(override, house, fold
         (["--run", "{house}/runs/contrast", "data.split=all"], "split all: has no test part"),
         (["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.split=all"], "has no test part"),
         (["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.bodies=2"], "data.bodies: 2, but no clip"),
-        (["--run", "{house}/runs/contrast", "data.store={house}/unlabelled"], "some clips have no label"),
+        (["--run", "{house}/runs/contrast", "data.store={house}/unlabelled"], "no clip has a label"),
         (
             ["--cfg", "{house}/recipe.yaml", "--from-scratch", "data.store={house}/unlabelled"],
-            "some clips have no label",
+            "no clip has a label",
         ),
         (["--run", "{house}/runs/contrast", "evaluation.finetune.labels=0"], "evaluation.finetune.labels: "),
         (["--run", "{house}/runs/contrast", "evaluation.finetune.label=1"], "did you mean 'labels'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
+import yaml
 from poisoning import poison_frames, poison_labels, set_labels, without_scores
 from tiny import recipe_tree, tiny_store
 
@@ -14,6 +15,7 @@ from ssl_skeleton import fuse as fuse_command
 from ssl_skeleton.cli import run_command
 from ssl_skeleton.data.store import open_store
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation.linear import LinearAnswers
 from ssl_skeleton.evaluation.scores import classification_scores
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.runs import fusing
@@ -86,13 +88,13 @@ def test_each_run_alone_is_its_linear_probe(house, result, tmp_path):
 
 def answered(monkeypatch) -> list[np.ndarray]:
     """The class probabilities that linear probes give from now on."""
-    given, probabilities = [], fusing.linear_probabilities
+    given, probabilities = [], LinearAnswers.probabilities
 
     def noted(*args):
         given.append(probabilities(*args))
         return given[-1]
 
-    monkeypatch.setattr(fusing, "linear_probabilities", noted)
+    monkeypatch.setattr(LinearAnswers, "probabilities", noted)
     return given
 
 
@@ -117,6 +119,18 @@ def test_probabilities_are_fused_as_weighted(house, result, monkeypatch, tmp_pat
         total = sum(weight * part for weight, part in zip(weights, parts, strict=True))
         expected = classification_scores((-total).argsort(axis=1), labels, 3)
         assert {name: scores[name] for name in expected} == expected
+
+
+def test_every_run_is_told_of(house, tmp_path):
+    told = []
+
+    def progress(names, total, what):
+        for name in names:
+            told.append((name, total, what))
+            yield name
+
+    fuse(runs(house, names=["joint", "bone"]), tmp_path, progress=progress)
+    assert told == [("joint", 2, "fuse"), ("bone", 2, "fuse")]
 
 
 def test_no_way_to_fuse_takes_the_place_of_another(house, tmp_path):
@@ -211,10 +225,13 @@ def test_a_validation_part_chooses(house, tmp_path, monkeypatch):
 def test_the_command(house, capsys, tmp_path):
     assert run_command(fuse_command.main, words(house, "--weights", "1", "0", "0", "device=cpu")) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["weights:", "joint", "1,", "bone", "0,", "motion", "0"]
+    assert lines[0][:3] == ["fuse_weighted", "on", "store,"]
+    assert lines[1] == ["clips:", "18", "training,", "9", "test"]
+    assert lines[2] == ["protocol", "tuned"]
+    assert lines[3] == ["weights:", "joint", "1,", "bone", "0,", "motion", "0"]
     rows = {
         " ".join(line[:2]): line[2:]
-        for line in lines[3:]
+        for line in lines[4:]
         if line and line[0] in ("joint", "raw", "untrained,")
     }
     (fused,) = [line[1:] for line in lines if line[:1] == ["fused"]]
@@ -224,12 +241,49 @@ def test_the_command(house, capsys, tmp_path):
     path = out / "eval" / "fuse_weighted-store-cross_view-weights=1.0,0.0,0.0.json"
     assert lines[-1] == ["written", "to", str(path)]
     assert path.is_file()
+    kept = json.loads(path.read_text())["parts"]
+    rates = ", ".join(f"{name} {kept[f'{name} alone']['rate']:g}" for name in STREAMS)
+    assert " ".join(lines[-2]) == f"rate chosen on held-out training clips: {rates}"
     more = ["--choose", "--out", str(tmp_path / "out"), "evaluation.fuse.steps=4"]
     assert run_command(fuse_command.main, [*words(house)[1:], *more]) == 0  # without --run
     assert ", chosen by log_likelihood on 4 clips held out\n" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "eval" / "fuse_chosen-store-cross_view-steps=4.json").read_text())
     assert found["protocol"]["steps"] == 4
     assert [weight for weight in found["weights"] if weight not in (1 / 3, 0, 0.25, 0.5, 0.75, 1)] == []
+
+
+def test_how_runs_were_probed_is_told(house, capsys, tmp_path):
+    """As the linear command does: the protocol of each, the strengths or rates where there are several."""
+    other = shutil.copytree(house / "runs" / "bone", tmp_path / "bone")
+    tree = yaml.safe_load((other / "recipe.yaml").read_text())
+    tree["evaluation"]["linear"] = {"name": "cmd", "epochs": 2}
+    (other / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    pair = [str(house / "runs" / "joint"), str(other)]
+    assert run_command(fuse_command.main, [*pair, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "\nprotocol tuned+cmd\n" in printed
+    (line,) = [line for line in printed.splitlines() if " chosen on " in line]
+    assert line.startswith("rate chosen on held-out training clips: joint ")
+    assert "bone" not in line  # whose protocol has one rate
+    more = ["evaluation.linear={name: logistic, iterations: 50}", "--choose", "--out", str(tmp_path / "more")]
+    assert run_command(fuse_command.main, [*pair, *more]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "\nclips: 18 training, 9 test, 4 choosing\nprotocol logistic with iterations=50\nweights: " in printed
+    )
+    assert "strength chosen on held-out training clips: joint " in printed
+
+
+def test_places_are_told_as_they_were_typed(house, capsys, monkeypatch):
+    monkeypatch.chdir(house)
+    assert run_command(fuse_command.main, ["runs/joint", "runs/bone"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "written to runs/fused/joint+bone/eval/fuse-store-cross_view.json"
+    assert (house / last.removeprefix("written to ")).is_file()
+    assert "error: runs/joint: stands twice" in refused(capsys, "runs/joint", "runs/bone", "runs/joint")
+    monkeypatch.chdir(house / "runs" / "joint")
+    place = fusion_folder([Run.open(Path()), Run.open(Path("../bone"))])
+    assert place == (house / "runs").resolve() / "fused" / "joint+bone"
 
 
 def refused(capsys, *words: str) -> str:
@@ -246,6 +300,7 @@ def refused(capsys, *words: str) -> str:
         (["--weights", "1", "1", "1", "--choose"], "not allowed with argument"),
         (["evaluation.fuse.choose=acuracy"], "did you mean 'accuracy'?"),
         (["evaluation.fuse.wights=[1, 1, 1]"], "unknown key 'wights'; did you mean 'weights'?"),
+        (["evaluation.knn.k=3"], "'evaluation.knn.k=3': fuse reads evaluation.fuse, evaluation.linear"),
         (["data.split=all"], "split all: has no test part"),
         (["data.split=cross_vew"], "did you mean 'cross_view'?"),
         (["--choose", "evaluation.fuse.steps=1000"], "evaluation.fuse.steps: 1000 are 501501 ways"),
@@ -295,7 +350,9 @@ def test_a_file_is_no_place_for_results(house, capsys):
 def test_a_run_that_was_not_trained_is_missed_before_anything_is_computed(house, tmp_path, monkeypatch):
     given = answered(monkeypatch)
     Run.start(runs(house, names=["bone"])[0].recipe, tmp_path / "bone")
-    with pytest.raises(UserError, match=r"main\.pt: no such checkpoint; train it"):
+    with pytest.raises(
+        UserError, match=r"main\.pt: no such checkpoint; .*finetune --from-scratch keeps none"
+    ):
         fuse([*runs(house, names=["joint"]), Run.open(tmp_path / "bone")], tmp_path / "out")
     assert not given
 

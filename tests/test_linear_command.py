@@ -14,7 +14,7 @@ from tiny import CAMERAS, CLASSES, REPETITIONS, recipe_tree, tiny_store
 from ssl_skeleton import linear, pretrain
 from ssl_skeleton.data.views.view import ViewConfig
 from ssl_skeleton.evaluation.features import WHOLE, Features, Look, raw_encoding
-from ssl_skeleton.evaluation.linear import linear_probabilities
+from ssl_skeleton.evaluation.linear import learn_linear
 from ssl_skeleton.runs import probing
 from ssl_skeleton.runs.probing import windows
 from ssl_skeleton.runs.run import Run
@@ -231,6 +231,7 @@ def test_every_window_is_seen(clips, house, scored):
     mean_nc = np.zeros((9, 3))
     for place in range(clips):
         window = encode(split.test, Look((place / (clips - 1), 0.9)))
-        mean_nc += linear_probabilities(Features(*parts, window), 3, config, 0) / clips
+        features = Features(*parts, window)
+        mean_nc += learn_linear(features, 3, config, 0).probabilities(features) / clips
     result, _ = scored("--clips", str(clips))
     assert result["baselines"]["raw"]["predicted"] == mean_nc.argmax(axis=1).tolist()

@@ -111,6 +111,8 @@ def test_the_answer_as_lines(house, capsys):
     assert lines[1].split() == ["1.0000", "still", "store", "clip05"]
     assert lines[3] == "clip20: nearest of 27 clips"
     assert lines[4].split() == ["1.0000", "fast", "store", "clip20"]
+    assert run("query", house / "index", *words, "--exclude-self") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "clip05: nearest of 26 clips"
 
 
 def test_a_recording_that_is_in_no_store(house, capsys):
@@ -212,6 +214,16 @@ def test_embeddings_of_different_weights_do_not_mix(house, tmp_path, capsys):
     assert not Path("index").exists()
 
 
+def test_embeddings_are_no_index_and_the_way_to_one_is_named(house, capsys):
+    assert commands.run(embed, "--run", house / "run", "--out", "embedded") == 0
+    line = refused(capsys, "query", "embedded", "--store", house / "store", "--clip", "clip05")
+    assert line.startswith("error: embedded: is what `embed` wrote, not a search index; ")
+    command, out = "search build --embeddings embedded --out ", "index"
+    assert f"{command}DIR" in line
+    assert run(*command.split()[1:], out) == 0
+    assert len(open_index(Path(out))) == 27
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -232,6 +244,10 @@ def test_embeddings_of_different_weights_do_not_mix(house, tmp_path, capsys):
         (["query", "{index}", "--source", "a", "--store", "b", "--clip", "c"], "name either --source"),
         (["query", "{index}", "--source", "a", "--clip", "c"], "name either --source"),
         (["query", "{index}", "--store", "{store}", "--clip", "clip99"], "no clip 'clip99'; did you mean"),
+        (
+            ["query", "{index}", "--store", "{store}", "--clip", "clip2"],
+            "no clip 'clip2'; 'clip20', 'clip21', 'clip22', 'clip23', 'clip24' and 2 more begin so",
+        ),
         (["query", "{index}", "--store", "{store}", "--clip", "clip01", "-k", "28"], "must lie in 1..27"),
         (["query", "{index}", "--store", "{store}", "--clip", "clip01", "-k", "0"], "'0' is not a whole"),
         (["query", "{index}", "--store", "nowhere", "--clip", "a"], "nowhere: no such folder"),

@@ -158,7 +158,7 @@ def broken(house: Path, folder: Path, kind: str) -> str:
         ("no store", "nowhere: no such folder; make a store with"),
         ("no split", "error: {house}/v2: nw_ucla has no split 'cross_vew'; did you mean 'cross_view'?"),
         ("no test part", "v2: split all: has no test part, which a probe needs"),
-        ("no labels", "broken: split cross_view: some clips have no label"),
+        ("no labels", "broken: split cross_view: no clip has a label"),
         ("too few joints", "broken: coco_17 cannot be turned into kinect_v1_20, since it lacks "),
         ("other coordinates", "broken: has x, y, confidence, but the run sees x, y, z; choose "),
         ("one class", "broken, split cross_view: the clips of the training part are all of one class"),

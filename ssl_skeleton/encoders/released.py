@@ -22,7 +22,7 @@ from ssl_skeleton.data.views.streams import Stream
 from ssl_skeleton.encoders import AnyEncoder
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.gcn import GraphEncoder
-from ssl_skeleton.encoders.pooling import pool
+from ssl_skeleton.encoders.pooling import Pooling, pool, pooled_dim
 from ssl_skeleton.encoders.tensor_file import (
     KINDS,
     at_most,
@@ -48,6 +48,7 @@ class ReleasedConfig(Config):
     frames       to how many a clip was resampled for it, or looped; null when clips kept their own
     normalise    what was taken out of the coordinates, as `data.normalise` of a recipe
     streams      what it sees of a clip
+    pooling      how the classifier pools the encoder's features
     source       where it comes from
     """
 
@@ -58,6 +59,7 @@ class ReleasedConfig(Config):
     frames: int | None = Field(default=None, ge=2, le=4096)
     normalise: Normalise = NormaliseConfig()
     streams: tuple[Stream, ...] = Field(default=("joint",), min_length=1)
+    pooling: Pooling = "mean"
     source: str = ""
 
     def build(self) -> Encoder:
@@ -84,8 +86,8 @@ class Released(ReleasedConfig):
     def scores(self, x_nctvm: Tensor, lengths: Tensor) -> Tensor:
         """The classifier's scores (N, classes) of clips as the encoder wants to see them.
 
-        The classifier sees the mean of a clip's valid steps; a step that stands for several frames counts
-        once. Raises UserError when there is no classifier, ValueError for clips of another shape.
+        The classifier sees a clip's valid steps pooled, as their mean; a step that stands for several frames
+        counts once. Raises UserError when there is no classifier, ValueError for clips of another shape.
         """
         if self.head is None:
             raise UserError("this encoder was released without a classifier")
@@ -95,7 +97,7 @@ class Released(ReleasedConfig):
             raise ValueError(f"clips {tuple(x_nctvm.shape)} are not {wanted}, as this encoder sees them")
         span = math.prod(self.encoder.strides) if isinstance(self.encoder, GraphEncoder) else 1
         features_nsd = self.encoder(x_nctvm, lengths)[:, ::span]
-        scores_nc: Tensor = self.head(pool(features_nsd, (lengths + span - 1) // span, "mean"))
+        scores_nc: Tensor = self.head(pool(features_nsd, (lengths + span - 1) // span, self.pooling))
         return scores_nc
 
 
@@ -139,16 +141,17 @@ def load_released(path: Path | str) -> Released:
     about, tensors = _read(path)
     with at_most(path.stat().st_size, f"{path}: {_METADATA}: config"):
         encoder = about.build()
-        head = _head(tensors["head.weight"], encoder, path) if "head.weight" in tensors else None
+        dim = pooled_dim(encoder.dim, about.pooling)
+        head = _head(tensors["head.weight"], dim, path) if "head.weight" in tensors else None
     return _filled(Released(**dict(about), encoder=encoder, head=head), tensors, path)
 
 
-def _head(weight_dc: Tensor, encoder: Encoder, path: Path) -> nn.Linear:
+def _head(weight_dc: Tensor, dim: int, path: Path) -> nn.Linear:
     """A classifier with weights of that shape."""
     shape = tuple(weight_dc.shape)
-    if shape[1:] != (encoder.dim,):
-        raise UserError(f"{path}: head.weight is {shape}, but should be (classes, {encoder.dim})")
-    return nn.Linear(encoder.dim, shape[0]).eval()
+    if shape[1:] != (dim,):
+        raise UserError(f"{path}: head.weight is {shape}, but should be (classes, {dim})")
+    return nn.Linear(dim, shape[0]).eval()
 
 
 def _read(path: Path) -> tuple[ReleasedConfig, dict[str, Tensor]]:

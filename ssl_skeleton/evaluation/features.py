@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -146,13 +147,20 @@ def calibrate_norms(
     source.encoder.eval()
 
 
-def check_labels(labels: NDArray[np.int64], split: Split) -> None:
-    """Raise UserError when a split has no test part, or a clip has no label; labels (N,) are of all clips."""
-    if labels[np.concatenate([split.train, split.validation, split.test])].min() < 0:
-        raise UserError(f"split {split.name}: some clips have no label; a probe needs labels")
+def check_labels(labels: NDArray[np.int64], split: Split, store: Path | None = None) -> None:
+    """Raise UserError when a split has no test part, or a clip has no label; labels (N,) are of all clips.
+
+    The error names the `store`, where it is given.
+    """
+    where = f"{store}: split {split.name}" if store else f"split {split.name}"
+    clips = labels[np.concatenate([split.train, split.validation, split.test])]
+    if clips.max() < 0:
+        raise UserError(f"{where}: no clip has a label; a probe needs labels, so prepare a store with them")
+    if clips.min() < 0:
+        raise UserError(f"{where}: some clips have no label; a probe needs labels")
     if not len(split.test):
         raise UserError(
-            f"split {split.name}: has no test part, which a probe needs; choose another data.split (own "
+            f"{where}: has no test part, which a probe needs; choose another data.split (own "
             "recordings get theirs from `splits` in the about file)"
         )
 
@@ -196,5 +204,8 @@ def compute_rows(
             features = np.empty((len(index), rows.shape[1]), dtype=np.float32)
         features[turn] = rows
     if features is None or not np.isfinite(features).all():
-        raise UserError("some features are not finite: the encoder is broken; train again")
+        raise UserError(
+            "some features are not finite: the encoder is broken; train it again at a lower learning rate, "
+            "as with stages.0.training.optimiser.lr=0.001"
+        )
     return features

@@ -1,14 +1,15 @@
 """Fine-tuning: encoders and a linear classifier on them learn together from labels, all of them or a few."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,7 +24,7 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.classifier import Classifier, layerwise, mix, mix_rows, set_rates
 from ssl_skeleton.evaluation.features import Features, Source, check_labels
 from ssl_skeleton.evaluation.linear import AnyLinear, linear_probe
-from ssl_skeleton.evaluation.scores import Scores, classification_scores
+from ssl_skeleton.evaluation.scores import Scores, classification_scores, over_repeats
 from ssl_skeleton.training.batches import epoch_order
 from ssl_skeleton.training.loop import Report, Standing
 from ssl_skeleton.training.position import Pace
@@ -33,6 +34,8 @@ from ssl_skeleton.training.seeds import derive_seed, generator
 Log = list[dict[str, float]]  # mean values of every epoch
 
 _TEST_BATCH = 256
+_REPEATS_OF_FEW = 5
+_LONGEST_WARMUP = 0.1  # of all epochs
 _MEND = "lower evaluation.finetune.optimiser.lr"
 
 
@@ -40,6 +43,7 @@ class FinetuneConfig(Config):
     """How encoders are trained on with labels, or are trained from a random start.
 
     optimiser        its `lr` is that of the linear layer
+    schedule         its warm-up is a tenth of all epochs at most, so that a short training learns too
     layer_decay      every layer of an encoder has this share of the rate of the layer after it, as in ULMFiT
                      (arXiv 1801.06146, Section 3.2); 1 is one rate for all
     label_smoothing  the share of a label that is spread over all classes (arXiv 1512.00567, Section 7)
@@ -47,7 +51,8 @@ class FinetuneConfig(Config):
                      1710.09412); 0 mixes none
     augment          how training clips are changed; by default cropped and turned as CTR-GCN's release does
     labels           the share of each class's training clips that is learned from; one clip at least
-    repeats          how often it is done, each time with other draws of labels, batches and augmentations
+    repeats          how often it is done, each time with other draws of labels, batches and augmentations;
+                     null is 5 times with few labels, whose draw matters, and once with all of them
     """
 
     epochs: int = Field(default=100, ge=1)
@@ -58,8 +63,26 @@ class FinetuneConfig(Config):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     mixup: float = Field(default=0.0, ge=0)
     augment: AugmentConfig = AugmentConfig(crop=0.5, rotate=(17.0, 17.0, 17.0))
-    labels: float = Field(default=1.0, gt=0, le=1)
-    repeats: int = Field(default=1, ge=1)
+    labels: float = Field(default=1.0, gt=0)
+    repeats: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if self.labels > 1:
+            percent = f"{self.labels:g} % are {self.labels / 100:g}"
+            raise ValueError(f"labels: a share of at most 1, which is all, not {self.labels:g}; {percent}")
+        return self
+
+    @property
+    def times(self) -> int:
+        """How often it is done."""
+        return self.repeats or (_REPEATS_OF_FEW if self.labels < 1 else 1)
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of a step, of so many in an epoch: that in its middle, which is never 0."""
+        warmup = min(self.schedule.warmup, _LONGEST_WARMUP * self.epochs)
+        schedule = self.schedule.model_copy(update={"warmup": warmup})
+        return self.optimiser.lr * schedule.rate(epoch + (step + 0.5) / steps, self.epochs)
 
     def evaluator(self, *, from_scratch: bool) -> str:
         """The name of its results: `finetune`, `finetune_scratch`, with few labels `finetune_0.05`."""
@@ -88,12 +111,18 @@ class Lesson:
         return draw_labelled(self.labels(self.split.train), config.labels, source)
 
 
-def check_lesson(labels: NDArray[np.int64], split: Split, classes: Sequence[str]) -> None:
+def check_lesson(
+    labels: NDArray[np.int64], split: Split, classes: Sequence[str], store: Path | None = None
+) -> None:
     """Raise UserError when a classifier cannot learn a split from the labels (N,) of all clips."""
-    check_labels(labels, split)
+    check_labels(labels, split, store)
+    where = f"{store}: split {split.name}" if store else f"split {split.name}"
+    if len(np.unique(labels[split.train])) < 2:
+        alone = f"training clips show '{classes[labels[split.train[0]]]}' alone"
+        raise UserError(f"{where}: {alone}, but fine-tuning needs two classes; choose another data.split")
     for label in np.setdiff1d(labels[split.test], labels[split.train]):
         raise UserError(
-            f"split {split.name}: test clips show '{classes[label]}', and no training clip does, so that "
+            f"{where}: test clips show '{classes[label]}', and no training clip does, so that "
             "nobody can learn it; choose another data.split"
         )
 
@@ -126,8 +155,8 @@ def finetune_scores(
     of the first repeat, as it was scored.
     """
     each, logs, test = [], [], lesson.split.test
-    for repeat in range(config.repeats):
-        name = what if config.repeats == 1 else f"{what}, repeat {repeat + 1} of {config.repeats},"
+    for repeat in range(config.times):
+        name = what if config.times == 1 else f"{what}, repeat {repeat + 1} of {config.times},"
         training = _Training(lesson, config, repeat, start(repeat))
         logs.append(training.train(name, report))
         ranking = training.ranking(test)
@@ -143,33 +172,12 @@ def probe_scores(lesson: Lesson, features: Features, config: FinetuneConfig, pro
     The first repeat with all labels is what `linear` gives; others hold out and order clips in other ways.
     """
     each, labels = [], lesson.labels(lesson.split.test)
-    for repeat in range(config.repeats):
+    for repeat in range(config.times):
         kept = lesson.draw(config, repeat)
         few = replace(features, train=features.train[kept], train_labels=features.train_labels[kept])
         seed = derive_seed(lesson.seed, "finetune", repeat, "probe") if repeat else lesson.seed
         each.append(linear_probe(few, lesson.classes, probe, seed)(labels))
     return over_repeats(each)
-
-
-def over_repeats(each: Sequence[Scores]) -> Scores:
-    """One set of scores from those of several repeats on the same clips: means of shares, sums of counts.
-
-    `repeats` holds every single value, and `std`, where there are several, their standard deviation (of a
-    sample). Of one repeat, `interval` holds the 95 % bootstrap intervals of its shares.
-    """
-    names = [name for name in ("top1", "top5", "balanced") if name in each[0]]
-    values = {name: [scores[name] for scores in each] for name in names}
-    scores: Scores = {name: statistics.fmean(values[name]) for name in names}
-    if len(each) > 1:
-        scores["std"] = {name: statistics.stdev(values[name]) for name in names}
-    else:
-        scores["interval"] = each[0]["interval"]
-    scores["repeats"] = values
-    shares = zip(*(one["per_class"] for one in each), strict=True)
-    scores["per_class"] = [None if None in row else statistics.fmean(row) for row in shares]
-    scores["confusion"] = np.sum([one["confusion"] for one in each], axis=0).tolist()
-    scores["predicted"] = [one["predicted"] for one in each]
-    return scores
 
 
 class _Training:
@@ -224,8 +232,7 @@ class _Training:
         loss_sum = right_sum = 0.0
         self.model.train()
         for step, index in enumerate(batches):
-            share = config.schedule.rate(epoch + step * config.batch / len(self.clips), config.epochs)
-            set_rates(self.optimiser, config.optimiser.lr * share, config.layer_decay)
+            set_rates(self.optimiser, config.rate(epoch, step, len(batches)), config.layer_decay)
             loss, right = self._train_step(index, epoch, step)
             if not math.isfinite(loss):
                 place = f"{what} {epoch + 1}/{config.epochs}, step {step + 1}"

@@ -128,7 +128,9 @@ def fitting_k(wanted: tuple[int, ...], gallery: int, key: str, *, usual: tuple[i
     fitting = tuple(k for k in wanted if 1 <= k <= gallery)
     if fitting != wanted and not (fitting and wanted == usual):
         mend = f"; name such numbers alone, as {key}={[*fitting] or [1]}"
-        raise UserError(f"{key}: must lie in 1..{gallery}, the clips in the gallery{mend if gallery else ''}")
+        given = ", ".join(str(k) for k in wanted if k not in fitting)
+        there = f"must lie in 1..{gallery}, the clips in the gallery, not {given}"
+        raise UserError(f"{key}: {there}{mend if gallery else ''}")
     return fitting
 
 

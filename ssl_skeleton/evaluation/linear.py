@@ -77,13 +77,6 @@ def linear_probe(features: Features, classes: int, config: AnyLinear, seed: int)
     return learn_linear(features, classes, config, seed)(_shown(features))
 
 
-def linear_probabilities(
-    features: Features, classes: int, config: AnyLinear, seed: int
-) -> NDArray[np.float64]:
-    """The class probabilities (N, C) of the test clips by which a probe answers."""
-    return np.exp(learn_linear(features, classes, config, seed).log_probabilities(_shown(features)))
-
-
 def learn_linear(features: Features, classes: int, config: AnyLinear, seed: int) -> "LinearAnswers":
     """A probe that has learned from the training part; UserError when that shows one class only."""
     check_classes(features.train_labels)
@@ -122,6 +115,10 @@ class LinearAnswers:
     prepare: Callable[[NDArray[np.float32]], Tensor]
     learned: Labels
     taken: dict[str, float]
+
+    def probabilities(self, features: Features) -> NDArray[np.float64]:
+        """The class probabilities (N, C) of the test clips by which it answers."""
+        return np.exp(self.log_probabilities(_shown(features)))
 
     def log_probabilities(self, views: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """The logarithms of the class probabilities (N, C); they tell apart even what is nearly 0 or 1.

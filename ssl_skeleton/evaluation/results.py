@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,12 @@ COLUMNS = {
     "precision": "precision@{}",
     "index_recall": "index recall@{}",  # of the true neighbours
 }
+FUSED_ROWS = {"raw_streams": "raw {streams}, fused", "untrained": "untrained, fused"}
 _PROBED = {"raw": "raw coordinates, linear", "raw_streams": "raw {streams}, linear"}
 # Of evaluators whose names begin with this, the first that fits.
 _OTHER_ROWS = {
     "finetune_scratch": {"trained": "from scratch", **_PROBED},
-    "fuse": {"trained": "fused", "raw_streams": "raw {streams}, fused", "untrained": "untrained, fused"},
+    "fuse": {"trained": "fused", **FUSED_ROWS},
     "finetune": {"trained": "fine-tuned", "untrained": "from scratch", **_PROBED},
 }
 # Of an evaluator: the settings below `evaluation` that it uses, and those of them that its name tells.
@@ -54,17 +55,27 @@ _SETTINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "early": (("early", "linear", "knn"), ("probe", "train", "linear.name")),
     "robustness": (("robustness", "linear", "knn"), ("probe", "joints", "linear.name")),
 }
+Progress = Callable[[Iterable[str], int, str], Iterable[str]]
 _LONGEST = 100  # letters of the settings in the name of a file
 
 
+def settings_of(evaluator: str) -> Sequence[str]:
+    """The settings below `evaluation` that an evaluator uses."""
+    return _SETTINGS[evaluator.partition("_")[0]][0]
+
+
 def score_with_baselines(
-    representations: Mapping[str, Callable[[], Encode]], score: Callable[[Encode], Scores]
+    representations: Mapping[str, Callable[[], Encode]],
+    score: Callable[[Encode], Scores],
+    progress: Progress = lambda names, total, what: names,
 ) -> Scores:
     """The scores of the representation that is `trained`, with those of all others under `baselines`.
 
-    They are asked for one after another, so that only one set of features is in memory at a time.
+    They are asked for one after another, so that only one set of features is in memory at a time. `progress`
+    wraps their names.
     """
-    scores = {name: score(encode()) for name, encode in representations.items()}
+    names = progress(representations, len(representations), "representations")
+    scores = {name: score(representations[name]()) for name in names}
     return {**scores.pop("trained"), "baselines": scores}
 
 
@@ -76,7 +87,7 @@ def overridden(own: Config, now: Config, evaluator: str) -> dict[str, Any]:
     another kind than the recipe's is compared with what that kind has by default.
     """
     kind = evaluator.partition("_")[0]
-    used, told = _SETTINGS[kind]
+    used, told = settings_of(kind), _SETTINGS[kind][1]
     changes = {key: value for key, value in _changes(own, now).items() if key.partition(".")[0] in used}
     first = sorted(changes, key=lambda key: not key.startswith(f"{kind}."))
     named = {key.removeprefix(f"{kind}."): changes[key] for key in first}

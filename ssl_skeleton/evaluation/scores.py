@@ -1,6 +1,7 @@
 """Scores of a classifier from its ranking of the classes."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,24 @@ def redrawn_means(
         for begin in range(0, draws, most)
     ]
     return np.concatenate(sums) / len(value_n)
+
+
+def over_repeats(each: Sequence[Scores]) -> Scores:
+    """One set of scores from those of several repeats on the same clips: means of shares, sums of counts.
+
+    `repeats` holds every single value, and `std`, where there are several, their standard deviation (of a
+    sample). Of one repeat, `interval` holds the 95 % bootstrap intervals of its shares.
+    """
+    names = [name for name in ("top1", "top5", "balanced") if name in each[0]]
+    values = {name: [scores[name] for scores in each] for name in names}
+    scores: Scores = {name: statistics.fmean(values[name]) for name in names}
+    if len(each) > 1:
+        scores["std"] = {name: statistics.stdev(values[name]) for name in names}
+    else:
+        scores["interval"] = each[0]["interval"]
+    scores["repeats"] = values
+    shares = zip(*(one["per_class"] for one in each), strict=True)
+    scores["per_class"] = [None if None in row else statistics.fmean(row) for row in shares]
+    scores["confusion"] = np.sum([one["confusion"] for one in each], axis=0).tolist()
+    scores["predicted"] = [one["predicted"] for one in each]
+    return scores

@@ -93,7 +93,10 @@ def named_clips(store: Store, names: Sequence[str]) -> Clips:
     places = {name: clip for clip, name in reversed(list(enumerate(store.names)))}
     for name in names:
         if name not in places:
-            raise UserError(f"{store.path}: holds no clip '{name}'; {nearest(name, store.names)}")
+            alike = [f"'{other}'" for other in sorted(places) if other.startswith(name)]
+            more = f" and {len(alike) - 5} more" if len(alike) > 5 else ""
+            hint = f"{', '.join(alike[:5])}{more} begin so" if alike else nearest(name, store.names)
+            raise UserError(f"{store.path}: holds no clip '{name}'; {hint}")
     return np.array([places[name] for name in names], dtype=np.int64)
 
 

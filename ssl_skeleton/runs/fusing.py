@@ -23,8 +23,8 @@ from ssl_skeleton.evaluation.fusion import (
     fusion_scorer,
     held_apart,
 )
-from ssl_skeleton.evaluation.linear import linear_probabilities
-from ssl_skeleton.evaluation.results import ROWS, result_table, write_result
+from ssl_skeleton.evaluation.linear import learn_linear
+from ssl_skeleton.evaluation.results import ROWS, Progress, result_table, write_result
 from ssl_skeleton.evaluation.scores import Labels, Scorer
 from ssl_skeleton.runs.probing import (
     about,
@@ -46,9 +46,13 @@ _OF_RUNS = ("stages", "streams", "epoch", "seed")  # what a result says of each,
 
 @dataclass(frozen=True)
 class Answer:
-    """The class probabilities (N, C) of test clips, and of those that choose weights, with their labels."""
+    """The class probabilities (N, C) of test clips, and of those that choose weights, with their labels.
+
+    `taken` is the rate or strength of the probe that gave the former.
+    """
 
     test: NDArray[np.float64]
+    taken: Mapping[str, float]
     held: NDArray[np.float64] | None = None
     held_labels: Labels | None = None
 
@@ -60,7 +64,7 @@ def check_fusable(runs: Sequence[Run]) -> None:
             "a fusion takes two runs or more, as in: python -m ssl_skeleton.fuse runs/joint runs/bone"
         )
     places = Counter(run.folder.resolve() for run in runs)
-    twice = [place for place, times in places.items() if times > 1]
+    twice = [run.folder for run in runs if places[run.folder.resolve()] > 1]
     if twice:
         raise UserError(f"{twice[0]}: stands twice; name every run once, and weigh it with --weights")
     first, *others = runs
@@ -93,12 +97,18 @@ def _facts(run: Run) -> dict[str, tuple[object, str]]:
     }
 
 
-def fuse(runs: Sequence[Run], out: Path | None = None, tell: Tell = lambda line: None) -> dict[str, Any]:
+def fuse(
+    runs: Sequence[Run],
+    out: Path | None = None,
+    tell: Tell = lambda line: None,
+    progress: Progress = lambda names, total, what: names,
+) -> dict[str, Any]:
     """Score the fusion of runs, and each alone; the result is written to `out`, or to the `fusion_folder`.
 
     It holds the recipes of the runs, by which fusions are told apart when they are compared. Its baselines
     are fusions as well: of the encoders without training, and of the coordinates that they see. Where weights
-    are chosen, they are chosen for each of these by itself. `tell` gets a line on where the result lies.
+    are chosen, they are chosen for each of these by itself. `tell` gets lines on
+    what probes chose and on where the result lies, and `progress` wraps the names of the runs.
     """
     check_fusable(runs)
     out = out or fusion_folder(runs)
@@ -106,20 +116,25 @@ def fuse(runs: Sequence[Run], out: Path | None = None, tell: Tell = lambda line:
         raise UserError(f"{out}: is no folder; name another one with --out")
     first, config, names = runs[0], runs[0].recipe.evaluation.fuse, run_names(runs)
     known: dict[str, Answer] = {}
-    answers = [_answers(run, config, first.recipe.seed, known) for run in runs]
+    by_name = dict(zip(names, runs, strict=True))
+    answers = [
+        _answers(by_name[name], config, first.recipe.seed, known)
+        for name in progress(names, len(names), config.evaluator)
+    ]
     kinds = [kind for kind in ROWS if any(kind in found for found in answers)]
     together = {kind: [found.get(kind, found["raw"]) for found in answers] for kind in kinds}
     weights = {kind: _weights(some, config) for kind, some in together.items()}
     scorers = {kind: _fusion(some, weights[kind]) for kind, some in together.items()}
     parts = {} if weights["trained"] == equal(len(runs)) else {"equal weights": equal(len(runs))}
     alone = {f"{name} alone": tuple(float(other == name) for other in names) for name in names}
+    taken = {f"{name} alone": found["trained"].taken for name, found in zip(names, answers, strict=True)}
     part_scorers = {name: _fusion(together["trained"], some) for name, some in (parts | alone).items()}
     labels = first.store.labels[first.splits[0].test]  # for all answers are given
     scores = {kind: score(labels) for kind, score in scorers.items()}
     result = {
         **_about(runs, config),
         **scores.pop("trained"),
-        "parts": {name: score(labels) for name, score in part_scorers.items()},
+        "parts": {name: {**score(labels), **taken.get(name, {})} for name, score in part_scorers.items()},
         "baselines": scores,
     }
     unseen = np.setdiff1d(labels, first.store.labels[first.splits[0].train]).tolist()
@@ -127,8 +142,23 @@ def fuse(runs: Sequence[Run], out: Path | None = None, tell: Tell = lambda line:
         result["unseen"] = unseen
     if (held_labels := answers[0]["trained"].held_labels) is not None:
         result["clips"]["choosing"] = len(held_labels)
+    for line in _taken_lines(result):
+        tell(line)
     tell(written_line(write_result(out, result)))
     return result
+
+
+def _taken_lines(result: Mapping[str, Any]) -> list[str]:
+    """Which rate or strength each run's probe has taken, where there were several."""
+    on = "the validation part" if "validation" in result["clips"] else "held-out training clips"
+    lines = []
+    for name, values in (("rate", "rates"), ("strength", "strengths")):
+        pairs = zip(result["runs"], result["probe_protocol"], strict=True)
+        names = [run["name"] for run, protocol in pairs if len(protocol.get(values, ())) > 1]
+        told = [f"{run} {result['parts'][f'{run} alone'][name]:g}" for run in names]
+        if told:
+            lines.append(f"{name} chosen on {on}: {', '.join(told)}")
+    return lines
 
 
 def _about(runs: Sequence[Run], config: FusionConfig) -> dict[str, Any]:
@@ -155,12 +185,22 @@ def _about(runs: Sequence[Run], config: FusionConfig) -> dict[str, Any]:
 
 
 def fusion_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
-    """The result as text: how much each run counts, then the rows."""
+    """The result as text: its title, how each run was probed and how much it counts, then the rows."""
+    title, *rows = result_table(result, classes).split("\n")
     shares = zip((run["name"] for run in result["runs"]), result["weights"], strict=True)
     chosen = result["protocol"]["choose"]
     how = f", chosen by {chosen} on {result['clips']['choosing']} clips held out" if chosen else ""
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in shares)
-    return f"weights: {weights}{how}\n{result_table(result, classes)}"
+    return "\n".join([title, _protocol_line(result), f"weights: {weights}{how}", *rows])
+
+
+def _protocol_line(result: Mapping[str, Any]) -> str:
+    """The protocol of the linear probes, or of each run's where they differ."""
+    each = [protocol["name"] for protocol in result["probe_protocol"]]
+    told = {key: value for key, value in result["overridden"].items() if key.startswith("linear.")}
+    changed = ", ".join(f"{key.removeprefix('linear.')}={value}" for key, value in told.items())
+    name = each[0] if len(set(each)) == 1 else "+".join(each)
+    return f"protocol {name}{' with ' if changed else ''}{changed}"
 
 
 def fusion_folder(runs: Sequence[Run]) -> Path:
@@ -174,7 +214,13 @@ def fusion_folder(runs: Sequence[Run]) -> Path:
         paths = "\0".join(str(run.folder.resolve()) for run in runs)
         code = hashlib.sha256(paths.encode(errors="surrogateescape")).hexdigest()[:8]
         name = f"{name[:_LONGEST]}-{code}"
-    return runs[0].folder.resolve().parent / FUSED / name
+    return _beside(runs[0].folder) / FUSED / name
+
+
+def _beside(folder: Path) -> Path:
+    """The folder in which one lies, as it was typed unless that names another one, as of `.` and links."""
+    parent = folder.resolve().parent
+    return folder.parent if folder.parent.resolve() == parent else parent
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -209,8 +255,9 @@ def _answer(run: Run, encode: Encode, config: FusionConfig, seed: int) -> Answer
     held, held_labels = None, None
     if config.choose is not None:
         learn, held_labels = held_apart(features, config.held_out, seed)
-        held = linear_probabilities(learn, classes, linear, own_seed)
-    return Answer(linear_probabilities(features, classes, linear, own_seed), held, held_labels)
+        held = learn_linear(learn, classes, linear, own_seed).probabilities(learn)
+    probe = learn_linear(features, classes, linear, own_seed)
+    return Answer(probe.probabilities(features), probe.taken, held, held_labels)
 
 
 def _weights(answers: Sequence[Answer], config: FusionConfig) -> Weights:

@@ -28,7 +28,7 @@ from ssl_skeleton.evaluation.features import (
 )
 from ssl_skeleton.evaluation.knn import check_gallery, knn_probe
 from ssl_skeleton.evaluation.linear import check_classes, linear_probe
-from ssl_skeleton.evaluation.results import overridden, score_with_baselines, write_result
+from ssl_skeleton.evaluation.results import Progress, overridden, score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scorer, Scores
 from ssl_skeleton.runs.run import Run, Tell
@@ -42,14 +42,19 @@ def on_store(run: Run, store: Path, split: str = EVERYTHING) -> Run:
     return replace(run, recipe=run.recipe.model_copy(update={"data": data}))
 
 
-def evaluate(run: Run, evaluator: str, tell: Tell = lambda line: None) -> dict[str, Any]:
+def evaluate(
+    run: Run,
+    evaluator: str,
+    tell: Tell = lambda line: None,
+    progress: Progress = lambda names, total, what: names,
+) -> dict[str, Any]:
     """Score the representation and its baselines by a probe of `PROBES`; the result is written to the run.
 
     Ranks share the work of encoding. The main one scores and writes; what others return has no scores. `tell`
-    gets a line on where the result lies.
+    gets a line on where the result lies, and `progress` wraps the names of what is scored.
     """
     probe, split = PROBES[evaluator](run), _asked(run, evaluator)
-    check_labels(run.store.labels, split)
+    check_labels(run.store.labels, split, run.store.path)
     check_probe(run, evaluator)
     packed = run.packed
     shown = windows(run) if evaluator == "linear" else []
@@ -68,7 +73,7 @@ def evaluate(run: Run, evaluator: str, tell: Tell = lambda line: None) -> dict[s
         result |= {"evaluator": f"linear{linear_ending(run)}"} | about_windows(run)
     if evaluator in ("knn", "cluster"):
         result["evaluator"] = getattr(config, evaluator).evaluator
-    result |= score_with_baselines(representations(run), score)
+    result |= score_with_baselines(representations(run), score, progress)
     if ranks.is_main():
         tell(written_line(write_result(run.folder, result)))
     return result
@@ -81,11 +86,7 @@ def written_line(path: Path) -> str:
 
 def check_probing(run: Run) -> None:
     """Raise UserError when a run cannot be probed on its store; what is asked takes no frames to tell."""
-    labels, split = run.store.labels, run.splits[0]
-    try:
-        check_labels(labels, split)
-    except UserError as error:
-        raise UserError(f"{run.store.path}: {error}") from None
+    check_labels(run.store.labels, run.splits[0], run.store.path)
     run.check_body(run.store)
     representations(run)
     for stage in run.evaluated_stages:

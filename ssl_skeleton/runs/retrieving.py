@@ -13,7 +13,7 @@ from ssl_skeleton.data.store import EVERYTHING, open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.features import WHOLE, Encode, Features, check_labels, labels_of_test
 from ssl_skeleton.evaluation.knn import check_gallery
-from ssl_skeleton.evaluation.results import score_with_baselines, write_result
+from ssl_skeleton.evaluation.results import Progress, score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scores
 from ssl_skeleton.runs.probing import (
@@ -56,6 +56,8 @@ def open_collection(run: Run, store: Path, split: str | None) -> Collection:
     other = on_store(run, store, chosen)
     train = other.splits[0].train
     labels = other.store.labels[train]
+    if labels.max() < 0:
+        raise UserError(f"{store}: split {chosen}: no clip has a label; a gallery needs labels")
     if labels.min() < 0:
         raise UserError(f"{store}: split {chosen}: some clips have no label; a gallery needs labels")
     other.check_body(other.store)
@@ -83,16 +85,21 @@ def same_classes(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int6
     return np.array([places.get(_plain(name), -1) for name in names], np.int64)
 
 
-def retrieve(run: Run, gallery: Collection | None = None, tell: Tell = lambda line: None) -> dict[str, Any]:
+def retrieve(
+    run: Run,
+    gallery: Collection | None = None,
+    tell: Tell = lambda line: None,
+    progress: Progress = lambda names, total, what: names,
+) -> dict[str, Any]:
     """Score how the test clips find clips of their class in a gallery; the result is written to the run.
 
     The gallery is the training part, unless it is another one, which is then seen as the run sees clips.
-    `tell` gets a line on where the result lies.
+    `tell` gets a line on where the result lies, and `progress` wraps the names of what is scored.
     """
     if gallery is None:
-        return evaluate(run, "retrieve", tell)
+        return evaluate(run, "retrieve", tell, progress)
     split, config, classes = run.splits[0], run.recipe.evaluation.retrieve, len(run.store.meta.classes)
-    check_labels(run.store.labels, split)
+    check_labels(run.store.labels, split, run.store.path)
     other, labels = gallery.run, gallery.labels
 
     def score(encode: Encode) -> Scores:
@@ -104,7 +111,7 @@ def retrieve(run: Run, gallery: Collection | None = None, tell: Tell = lambda li
     result["changed"] = config.model_dump(mode="json", exclude_defaults=True)
     result["clips"] = {"gallery": len(labels), "test": len(split.test)}
     result["gallery"] = _about_gallery(gallery, run.store.meta.classes)
-    result |= score_with_baselines(representations(run), score)
+    result |= score_with_baselines(representations(run), score, progress)
     tell(written_line(write_result(run.folder, result)))
     return result
 

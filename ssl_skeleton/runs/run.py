@@ -111,7 +111,7 @@ class Run(RunData):
         """The encoder of a stage after its last epoch."""
         path, checkpoint = self._checkpoints(stage).path, self._checkpoints(stage).load()
         if checkpoint is None:
-            raise UserError(f"{path}: no such checkpoint; train it, or go on with pretrain --resume")
+            raise UserError(f"{path}: no such checkpoint; train it (finetune --from-scratch keeps none)")
         if checkpoint.epoch < (epochs := stage.training.epochs):
             raise UserError(f"{path}: stands at epoch {checkpoint.epoch} of {epochs}; go on with --resume")
         prefix = "encoder."

@@ -56,7 +56,7 @@ def early(
     line on where the result lies, and one on its picture.
     """
     config, split = run.recipe.evaluation.early, run.splits[0]
-    check_labels(run.store.labels, split)
+    check_labels(run.store.labels, split, run.store.path)
     check_probe(run, config.probe)
     test, everything = part_of(run.store, split.test), np.arange(len(split.test))
 
@@ -98,7 +98,7 @@ def robustness(
     representation. `tell` gets a line on where the result lies, and one on its picture.
     """
     config, split = run.recipe.evaluation.robustness, run.splits[0]
-    check_labels(run.store.labels, split)
+    check_labels(run.store.labels, split, run.store.path)
     check_probe(run, config.probe)
     units = dict.fromkeys(config.levels, "share") | {"rotation": "degrees", "noise": _unit_of(run)}
     test, everything = part_of(run.store, split.test), np.arange(len(split.test))

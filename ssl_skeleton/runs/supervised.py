@@ -25,7 +25,7 @@ def check_supervised(run: Run, keep: Path | None = None) -> None:
 
     So it is when what is trained cannot be kept in the file `keep`.
     """
-    check_lesson(run.store.labels, run.splits[0], run.store.meta.classes)
+    check_lesson(run.store.labels, run.splits[0], run.store.meta.classes, run.store.path)
     training = ViewConfig(augment=run.recipe.evaluation.finetune.augment)
     check_view(run.layout, run.body.coordinates, run.recipe.data, training)
     if keep is not None:
@@ -50,6 +50,7 @@ def finetune(
     line on every file.
     """
     config, linear = run.recipe.evaluation.finetune, run.recipe.evaluation.linear
+    config = config.model_copy(update={"repeats": config.times})  # as a number, in the result too
     check_supervised(run, keep)
 
     start = partial(_start, run, from_scratch=from_scratch)
@@ -65,8 +66,9 @@ def finetune(
         for name, encode in raw.items():
             features = split_features(run.packed, run.splits[0], encode())
             baselines[name] = probe_scores(lesson, features, config, linear)
+    told: list[str] = []
     evaluator = config.evaluator(from_scratch=from_scratch)
-    kept = partial(_keep, run, keep) if keep is not None else lambda model: None
+    kept = partial(_keep, run, keep, told.append) if keep is not None else lambda model: None
     scores, logs = finetune_scores(lesson, start, config, what=evaluator, report=report, keep=kept)
     if scratch is not None:
         baselines["untrained"] = {name: scratch[name] for name in scores}
@@ -76,8 +78,8 @@ def finetune(
     result["clips"]["labelled"] = len(lesson.draw(config, repeat=0))
     result |= scores | {"baselines": baselines, "log": logs}
     tell(written_line(write_result(run.folder, result)))
-    if keep is not None:
-        tell(f"kept in {keep}")
+    for line in told:
+        tell(line)
     return result
 
 
@@ -101,14 +103,15 @@ def _check_keeping(run: Run, path: Path) -> None:
         raise UserError(f"{path}: holds one encoder, but the representation is of several stages ({stages})")
 
 
-def _keep(run: Run, path: Path, model: Classifier) -> None:
+def _keep(run: Run, path: Path, tell: Tell, model: Classifier) -> None:
     """Write the encoder of a classifier, and its linear layer where that means the same to `Released.scores`.
 
-    That one takes means, in which a graph encoder's step counts once, for however many frames it stands.
+    There a graph encoder's step counts once, for however many frames it stands. `tell` gets a line on what
+    was written.
     """
     data, source = run.recipe.data, model.sources[0]
     span = math.prod(source.encoder.strides) if isinstance(source.encoder, GraphEncoder) else 1
-    alike = source.pooling == "mean" and (span == 1 or (data.frames or 1) % span == 0)
+    alike = span == 1 or (data.frames or 1) % span == 0
     released = Released(
         config=run.recipe.encoder,
         layout=run.layout,
@@ -117,9 +120,16 @@ def _keep(run: Run, path: Path, model: Classifier) -> None:
         frames=data.frames,
         normalise=data.normalise,
         streams=source.view.streams,
+        pooling=source.pooling,
         source=f"{run.folder.absolute().name}, fine-tuned on {run.store.path.absolute().name}, "
         f"split {run.splits[0].name}",
         encoder=source.encoder,
         head=model.layer if alike else None,
     )
     save_released(path, released.to("cpu"))
+    what = "the encoder and its classifier"
+    if not alike:
+        clips = f"clips of {data.frames} frames" if data.frames else "clips of any length"
+        what = f"the encoder alone: its steps of {span} frames do not divide {clips}, so that from the file "
+        what += "the classifier would give other scores"
+    tell(f"kept in {path}: {what}")

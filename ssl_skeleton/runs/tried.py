@@ -36,11 +36,13 @@ class Tried:
         return self.recipes[0].seed
 
     @property
-    def epoch(self) -> int:
-        """The last epoch of what it evaluates, of several the first one's."""
-        recipe = self.recipes[0]
-        epochs = {stage.name: stage.training.epochs for stage in recipe.stages}
-        return epochs[recipe.evaluated_stages[-1]]
+    def epochs(self) -> tuple[int, ...]:
+        """The last epochs of what it evaluates: the first recipe's, and of several whatever others have."""
+        found = []
+        for recipe in self.recipes:
+            epochs = {stage.name: stage.training.epochs for stage in recipe.stages}
+            found.append(epochs[recipe.evaluated_stages[-1]])
+        return tuple(dict.fromkeys(found))
 
 
 def read_tried(folders: Sequence[Path]) -> list[Tried]:
@@ -94,8 +96,8 @@ def check_age(one: Tried) -> None:
             raise UserError(
                 f"{result.path}: is of seed {result.seed}, but the recipe's is {one.seed}; evaluate again"
             )
-        if result.epoch not in (0, one.epoch):  # 0 is from scratch
-            raise UserError(f"{result.path}: is of epoch {result.epoch} of {one.epoch}; evaluate again")
+        if result.epoch not in (0, one.epochs[0]):  # 0 is from scratch
+            raise UserError(f"{result.path}: is of epoch {result.epoch} of {one.epochs[0]}; evaluate again")
 
 
 def grouped(runs: Sequence[Tried]) -> list[list[Tried]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ssl_skeleton.data.views.normalise import NormaliseConfig
 from ssl_skeleton.encoders.gru import GRUConfig
-from ssl_skeleton.encoders.pooling import represent
+from ssl_skeleton.encoders.pooling import pooled_dim, represent
 from ssl_skeleton.encoders.released import Released, ReleasedConfig, load_released, save_released
 from ssl_skeleton.encoders.shift_gcn import ShiftGCNConfig
 from ssl_skeleton.encoders.st_gcn import STGCNConfig
@@ -31,7 +31,7 @@ def released(config=GRU, *, classes=3, **options) -> Released:
     encoder = about.build()
     with torch.no_grad():
         encoder.train()(random_clips(LAYOUT, [5, 7], bodies=2).x * 3, torch.tensor([5, 7]))
-    head = nn.Linear(encoder.dim, classes).eval() if classes else None
+    head = nn.Linear(pooled_dim(encoder.dim, about.pooling), classes).eval() if classes else None
     return Released(**dict(about), encoder=encoder.eval(), head=head)
 
 
@@ -93,10 +93,20 @@ def test_other_languages_can_read_it(tmp_path):
     assert {name.partition(".")[0] for name in names} == {"encoder", "head"}
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean_max"])
+@pytest.mark.parametrize("config", [GRU, STGCNConfig(**TINY)])
+def test_scores_are_of_the_pooled_steps(config, pooling, tmp_path):
+    save_released(tmp_path / "a.pt", released(config, pooling=pooling))
+    one = load_released(tmp_path / "a.pt")
+    clips = random_clips(LAYOUT, [8, 4], bodies=2)  # whole steps: each stands for four frames
+    wanted = one.head(represent(one.encoder, clips, pooling))
+    torch.testing.assert_close(one.scores(clips.x, clips.lengths), wanted)
+
+
 @pytest.mark.parametrize("config", [GRU, STGCNConfig(**TINY)])
 def test_scores_are_of_the_mean_over_steps(config):
     one = released(config)
-    clips = random_clips(LAYOUT, [8, 4], bodies=2)  # whole steps: each stands for four frames
+    clips = random_clips(LAYOUT, [8, 4], bodies=2)
     wanted = one.head(represent(one.encoder, clips, "mean"))
     torch.testing.assert_close(one.scores(clips.x, clips.lengths), wanted)
     clips = random_clips(LAYOUT, [7, 5, 1], bodies=2)  # the last step counts for one as well
@@ -105,6 +115,18 @@ def test_scores_are_of_the_mean_over_steps(config):
         steps_td = one.encoder(clips.x, clips.lengths)[clip, :length:span]
         scores_c = one.scores(clips.x, clips.lengths)[clip]
         torch.testing.assert_close(scores_c, one.head(steps_td.mean(dim=0)))
+
+
+def test_a_file_that_tells_no_pooling_has_a_classifier_of_means(tmp_path):
+    one, path = released(), tmp_path / "a.pt"
+    save_released(path, one)
+    tree = torch.load(path, weights_only=True)
+    del tree["metadata"]["pooling"]  # as older versions wrote it
+    torch.save(tree, path)
+    clips = random_clips(LAYOUT, [8, 4], bodies=2)
+    other = load_released(path)
+    assert other.pooling == "mean"
+    assert torch.equal(other.scores(clips.x, clips.lengths), one.scores(clips.x, clips.lengths))
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

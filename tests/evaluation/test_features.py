@@ -113,7 +113,7 @@ def test_features_that_are_not_finite_are_refused(packed):
 
 def test_clips_without_label_are_refused(tmp_path):
     unlabelled = PackedClips(open_store(tiny_store(tmp_path / "store", labelled=False)), bodies=1)
-    with pytest.raises(UserError, match="split some: some clips have no label"):
+    with pytest.raises(UserError, match="split some: no clip has a label"):
         encoder_features(unlabelled, SPLIT, SamplingConfig(), [source(unlabelled)])
 
 

@@ -25,11 +25,9 @@ from ssl_skeleton.evaluation.finetune import (
     check_lesson,
     draw_labelled,
     finetune_scores,
-    over_repeats,
     probe_scores,
 )
 from ssl_skeleton.evaluation.linear import LinearConfig, linear_probe
-from ssl_skeleton.evaluation.scores import classification_scores
 
 CLASSES = ("still", "slow", "fast")
 FAST = FinetuneConfig.from_tree({"epochs": 3, "batch": 4}, "finetune")
@@ -137,7 +135,7 @@ def test_every_repeat_draws_other_labels(packed):
 
 
 def test_clips_without_a_given_label_are_not_learned_from(packed, monkeypatch):
-    calls, told, config = spy(monkeypatch, "make_views"), lesson(packed), changed(labels=0.4)
+    calls, told, config = spy(monkeypatch, "make_views"), lesson(packed), changed(labels=0.4, repeats=1)
     learn(told, config)
     seen = Counter(clip for _, index, _, _, draws in calls if draws is not None for clip in index.tolist())
     assert seen == dict.fromkeys(SPLIT.train[told.draw(config, 0)].tolist(), 3)  # once an epoch
@@ -168,7 +166,7 @@ def test_every_repeat_has_its_own_batches_and_augmentations(packed, monkeypatch)
 
 def test_a_repeat_does_not_depend_on_those_before_it(packed):
     scores, logs = learn(lesson(packed), changed(repeats=3, labels=0.5))
-    alone, (log,) = learn(lesson(packed), changed(labels=0.5))
+    alone, (log,) = learn(lesson(packed), changed(labels=0.5, repeats=1))
     assert logs[0] == log
     assert len({str(each) for each in logs}) == 3
     assert scores["repeats"]["top1"][0] == alone["top1"]
@@ -275,13 +273,38 @@ def test_the_rate_follows_schedule_and_depth(packed, monkeypatch):
         epochs=2, batch=9, layer_decay=0.5, schedule={"name": "cosine"}, optimiser={"name": "sgd", "lr": 0.1}
     )
     learn(lesson(packed), decay, report=lambda told: told.step == 2 and rates.append(told.values["lr"]))
-    expected = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    expected = [0.1 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / 4)) for step in range(4)]
     assert [rate for _, rate, _ in optimisers] == pytest.approx(expected)
     assert rates == pytest.approx(expected[1::2])
     groups = optimisers[-1][0].param_groups
     assert [group["lr"] for group in groups] == pytest.approx(
         [expected[-1] * 0.5**depth for depth in range(4)]
     )
+
+
+@given(st.integers(1, 200), st.integers(1, 9), st.floats(0, 50), st.sampled_from(["cosine", "step"]))
+def test_no_step_is_without_a_rate_and_a_tenth_at_most_rises(epochs, steps, warmup, kind):
+    config = changed(epochs=epochs, schedule={"name": kind, "warmup": warmup})
+    rates = [config.rate(epoch, step, steps) for epoch in range(epochs) for step in range(steps)]
+    assert min(rates) > 0
+    assert max(rates) <= config.optimiser.lr
+    assert rates.index(max(rates)) <= len(rates) / 10 + 0.5  # half a step
+    if kind == "cosine":
+        highest = rates.index(max(rates))
+        assert rates[highest:] == sorted(rates[highest:], reverse=True)
+
+
+def test_short_trainings_end_at_a_low_rate():
+    config = FinetuneConfig(epochs=5)
+    rates = [config.rate(epoch, 0, 1) / config.optimiser.lr for epoch in range(5)]
+    assert rates[0] > 0.9
+    assert rates[-1] < 0.1
+    with_long = [FinetuneConfig().rate(epoch, 0, 1) for epoch in range(100)]
+    assert with_long.index(max(with_long)) == 5  # a usual length keeps its warm-up
+
+
+def test_few_labels_are_drawn_several_times():
+    assert (changed().times, changed(labels=0.5).times, changed(labels=0.5, repeats=1).times) == (1, 5, 1)
 
 
 def test_every_step_is_told(packed):
@@ -326,27 +349,6 @@ def test_the_probe_learns_from_the_same_clips(packed, monkeypatch):
     assert whole.keys() == {"top1", "balanced", "interval", "per_class", "confusion", "predicted", "repeats"}
 
 
-@given(st.integers(1, 5), st.integers(2, 8), st.integers(0, 999))
-def test_scores_over_repeats_are_those_of_all_answers_together(repeats, classes, seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=9)
-    answers = [np.array([rng.permutation(classes) for _ in labels]) for _ in range(repeats)]
-    found = over_repeats([classification_scores(ranking, labels, classes) for ranking in answers])
-    expected = classification_scores(np.concatenate(answers), np.tile(labels, repeats), classes)
-    assert found["confusion"] == expected["confusion"]
-    assert found["per_class"] == [
-        share if share is None else pytest.approx(share) for share in expected["per_class"]
-    ]
-    for name in ("top1", "top5"):
-        assert (name in found) is (name in expected) is (name in found["repeats"])
-        if name in found:
-            assert found[name] == pytest.approx(expected[name])
-    assert ("std" in found) is (repeats > 1) is ("interval" not in found)
-    assert found.get("interval", expected["interval"]) == expected["interval"]
-    for name, spread in found.get("std", {}).items():
-        assert spread == pytest.approx(np.std(found["repeats"][name], ddof=1))
-
-
 @pytest.mark.parametrize(
     ("split", "poison", "message"),
     [
@@ -354,7 +356,12 @@ def test_scores_over_repeats_are_those_of_all_answers_together(repeats, classes,
         (replace(SPLIT, test=SPLIT.test[:0]), None, "split some: has no test part"),
         (SPLIT, -1, "split some: some clips have no label"),
         (replace(SPLIT, train=SPLIT.train[:12]), None, "split some: test clips show 'fast', and no training"),
-        (Split("some", train=np.arange(9), test=np.arange(9, 12)), None, "test clips show 'slow'"),
+        (Split("some", train=np.arange(18), test=np.arange(18, 21)), None, "test clips show 'fast'"),
+        (
+            Split("some", train=np.arange(9), test=np.arange(9, 12)),
+            None,
+            "training clips show 'still' alone, but fine-tuning needs two classes",
+        ),
         (Split("some", train=np.arange(18), test=np.arange(9)), None, None),  # a class that nobody shows
     ],
 )
@@ -375,7 +382,7 @@ def test_what_cannot_be_learned(split, poison, message, packed):
     [
         ({"epochs": 0}, "epochs: "),
         ({"labels": 0.0}, "labels: "),
-        ({"labels": 1.1}, "labels: "),
+        ({"labels": 2.0}, r"labels: a share of at most 1, which is all, not 2; 2 % are 0\.02"),
         ({"layer_decay": 0.0}, "layer_decay: "),
         ({"layer_decay": 1.5}, "layer_decay: "),
         ({"label_smoothing": 1.0}, "label_smoothing: "),

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation import linear
 from ssl_skeleton.evaluation.features import Features
-from ssl_skeleton.evaluation.linear import LinearConfig, LogisticConfig, linear_probabilities, linear_probe
+from ssl_skeleton.evaluation.linear import LinearConfig, LogisticConfig, learn_linear, linear_probe
 from ssl_skeleton.recipe import EvaluationConfig
 from ssl_skeleton.training.seeds import generator
 
@@ -286,10 +286,10 @@ def test_a_layer_that_grows_beyond_all_numbers_is_refused_and_never_chosen():
 def test_classes_are_ranked_where_most_have_no_probability_to_speak_of():
     far = blobs(0.7)
     far = replace(far, test=far.test * 1e4)
-    probability_nc = linear_probabilities(far, CLASSES, FAST, 0)
+    probability_nc = learn_linear(far, CLASSES, FAST, 0).probabilities(far)
     assert (probability_nc > 0).sum(axis=1).min() == 1
     near = replace(far, test=far.test / 1e4 * 30)  # which have the same order, but for the bias
-    order_nc = (-linear_probabilities(near, CLASSES, FAST, 0)).argsort(axis=1)
+    order_nc = (-learn_linear(near, CLASSES, FAST, 0).probabilities(near)).argsort(axis=1)
     for place in range(5):
         third = linear_probe(far, CLASSES, FAST, 0)(order_nc[:, place])
         assert (third["top1"] > 0.9) == (place == 0)
@@ -299,13 +299,13 @@ def test_classes_are_ranked_where_most_have_no_probability_to_speak_of():
 @pytest.mark.parametrize("config", [FAST, named("cmd", epochs=9), LogisticConfig()], ids=lambda c: c.name)
 def test_the_probabilities_are_those_of_the_answers(config):
     features = blobs(0.7)
-    probability_nc = linear_probabilities(features, CLASSES, config, 3)
+    probability_nc = learn_linear(features, CLASSES, config, 3).probabilities(features)
     np.testing.assert_allclose(probability_nc.sum(axis=1), 1)
     assert (probability_nc >= 0).all()
     answers = linear_scores(features, CLASSES, config, 3)["predicted"]
     assert probability_nc.argmax(axis=1).tolist() == answers
     twice = replace(features, views=np.stack([features.test, features.test]))
-    np.testing.assert_allclose(linear_probabilities(twice, CLASSES, config, 3), probability_nc)
+    np.testing.assert_allclose(learn_linear(twice, CLASSES, config, 3).probabilities(twice), probability_nc)
 
 
 @pytest.mark.parametrize(

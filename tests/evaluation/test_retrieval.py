@@ -148,7 +148,7 @@ def test_of_the_usual_k_those_that_fit_are_left(gallery):
 
 def test_no_k_is_left_of_an_empty_gallery():
     with pytest.raises(
-        UserError, match=r"evaluation.retrieve.k: must lie in 1..0, the clips in the gallery$"
+        UserError, match=r"evaluation.retrieve.k: must lie in 1..0, the clips in the gallery, not 1, 5, 10$"
     ):
         RetrieveConfig().among(0)
 

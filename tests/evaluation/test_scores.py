@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssl_skeleton.evaluation.scores import classification_scores, percentile_interval, redrawn_means
+from ssl_skeleton.evaluation.scores import (
+    classification_scores,
+    over_repeats,
+    percentile_interval,
+    redrawn_means,
+)
 
 
 def scores_by_loops(ranking, labels, classes) -> dict:
@@ -85,3 +90,24 @@ def test_means_drawn_again_are_those_of_counts(values, seed):
 
 def test_the_interval_leaves_out_a_fortieth_at_either_end():
     assert percentile_interval(np.linspace(0, 40, 401)) == pytest.approx([1, 39])
+
+
+@given(st.integers(1, 5), st.integers(2, 8), st.integers(0, 999))
+def test_scores_over_repeats_are_those_of_all_answers_together(repeats, classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=9)
+    answers = [np.array([rng.permutation(classes) for _ in labels]) for _ in range(repeats)]
+    found = over_repeats([classification_scores(ranking, labels, classes) for ranking in answers])
+    expected = classification_scores(np.concatenate(answers), np.tile(labels, repeats), classes)
+    assert found["confusion"] == expected["confusion"]
+    assert found["per_class"] == [
+        share if share is None else pytest.approx(share) for share in expected["per_class"]
+    ]
+    for name in ("top1", "top5"):
+        assert (name in found) is (name in expected) is (name in found["repeats"])
+        if name in found:
+            assert found[name] == pytest.approx(expected[name])
+    assert ("std" in found) is (repeats > 1) is ("interval" not in found)
+    assert found.get("interval", expected["interval"]) == expected["interval"]
+    for name, spread in found.get("std", {}).items():
+        assert spread == pytest.approx(np.std(found["repeats"][name], ddof=1))

@@ -217,7 +217,7 @@ def test_galleries_that_cannot_be_searched(house, fresh, tmp_path, capsys):
     error = refused(capsys, retrieve, "--run", fresh, "--gallery", strange)
     assert f"{strange}: none of its classes in the gallery (run, jump, swim) is one of" in error
     blank = tiny_store(tmp_path / "blank", labelled=False)
-    assert "some clips have no label" in refused(capsys, retrieve, "--run", fresh, "--gallery", blank)
+    assert "no clip has a label" in refused(capsys, retrieve, "--run", fresh, "--gallery", blank)
     flat = tiny_store(tmp_path / "flat", coordinates=IMAGE)
     assert "but the run sees" in refused(capsys, retrieve, "--run", fresh, "--gallery", flat)
     one = Path(shutil.copytree(house / "store", tmp_path / "one"))

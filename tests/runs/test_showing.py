@@ -332,7 +332,7 @@ def test_mistakes_are_one_line(command, override, message, folder, capsys):
 def test_clips_without_labels_are_refused(command, folder, tmp_path, capsys):
     unlabelled = tiny_store(tmp_path / "unlabelled", labelled=False)
     error = refused(capsys, command, "--run", folder, f"data.store={unlabelled}")
-    assert "some clips have no label" in error
+    assert "no clip has a label" in error
     assert not written(folder)
 
 

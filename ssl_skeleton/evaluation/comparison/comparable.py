@@ -1,7 +1,8 @@
 """Which scores may be compared: those in one column are of one protocol, on the very same test clips."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,12 @@ from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.comparison.labelling import telling_labels, without_seed
 from ssl_skeleton.evaluation.comparison.result_files import Result, Scored
 from ssl_skeleton.evaluation.curves import TITLES
-from ssl_skeleton.evaluation.results import COLUMNS, ROWS
+from ssl_skeleton.evaluation.results import COLUMNS, FUSED_ROWS, ROWS
 
 _FIRST = ("linear", "knn")  # of the evaluators; others follow by name
 _AREA = "area"  # under a curve: where there are some, these sum up what an evaluator found
 _UNKNOWN = "unknown"  # what a store held, of older results
+_WINDOWS = {"clips": "count", "clip_share": "share"}  # settings, and what results call them
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _beside(result: Result) -> dict[str, Scored]:
     if len(parts) < len(result.parts):  # of runs that differ in their seed
         parts = dict(result.parts)
     streams = "+".join(result.streams)
-    known = {key: row.format(streams=streams) for key, row in ROWS.items()}
+    called = ROWS | (FUSED_ROWS if result.recipes else {})
+    known = {key: row.format(streams=streams) for key, row in called.items()}
     return parts | {known.get(key, key): scored for key, scored in result.baselines.items()}
 
 
@@ -127,14 +130,17 @@ def merged(baselines: Sequence[Line]) -> list[Line]:
 
 
 def places_of(results: Iterable[Result], scores: Sequence[str]) -> list[Place]:
-    """The columns, in order: the first score of every result, or of `scores` those that it has.
+    """The columns: the first score of every result, or of `scores` those that it has.
 
     Of a score with several values it is the first, but each where it is named; of curves the areas under all.
+    Linear probes come first, then kNN; of one evaluator, the store and split that most results are of.
     UserError when results of one store and split are about different test clips.
     """
     found: dict[Place, None] = {}
     first: dict[tuple[str, ...], Result] = {}
+    often: Counter[tuple[str, str]] = Counter()
     for result in results:
+        often[result.store, result.split] += 1
         other = first.setdefault((result.store, result.split, _content(result), result.part), result)
         here, there = (one.clips.get(result.part) for one in (result, other))
         if here != there:
@@ -146,27 +152,71 @@ def places_of(results: Iterable[Result], scores: Sequence[str]) -> list[Place]:
         else:
             places = [place for place in places if place.score == _AREA] or places[:1]
         found |= dict.fromkeys(places)
-    return sorted(found, key=_order)
+    return sorted(
+        found, key=lambda place: (*_order(place), -often[place.store, place.split], *_within(place))
+    )
 
 
-def column_names(places: Sequence[Place]) -> list[str]:
-    """What columns are called: the evaluator and the score, and whatever else tells them apart."""
+def column_names(
+    places: Sequence[Place], unusual: Callable[[Place], Collection[str]] = lambda place: ()
+) -> list[str]:
+    """What columns are called: the evaluator and the score, and whatever else tells them apart.
+
+    `unusual` gives the settings that a column is called after even where all are alike in them.
+    """
     several = [what for what in ("store", "split") if len({getattr(place, what) for place in places}) > 1]
     names = []
     for place in places:
         score = COLUMNS[place.score].format(place.key)
         names.append(", ".join([f"{place.evaluator} {score}", *(getattr(place, what) for what in several)]))
     labels = list(names)
-    facts = [{"content": _short(place), **leaves(_joined(json.loads(place.protocol)))} for place in places]
+    facts, always = [_facts(place) for place in places], [unusual(place) for place in places]
     for name in set(names):
         alike = [number for number, other in enumerate(names) if other == name]
-        for number, label in zip(alike, telling_labels([facts[one] for one in alike]), strict=True):
+        told = telling_labels([facts[one] for one in alike], [always[one] for one in alike])
+        for number, label in zip(alike, told, strict=True):
             labels[number] = ", ".join(part for part in (name, label) if part)
     return labels
 
 
-def _places(result: Result, scored: Scored) -> Iterator[Place]:
+def settings(place: Place) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings of a column as recipes have them: the evaluator's own, and the sections beside it.
+
+    A fusion of runs that were probed in different ways has the latter for each of these.
+    """
+    own: dict[str, Any] = json.loads(place.protocol)
+    windows, probed = own.pop("windows", None), own.pop("raw_protocol", None)
+    probed = own.pop("probe_protocol", probed)
+    beside = {}
+    if isinstance(windows, dict):
+        beside = {name: windows[key] for name, key in _WINDOWS.items() if key in windows}
+    probes = probed if isinstance(probed, list) else [] if probed is None else [probed]
+    return own, [beside | {str(own.get("probe", "linear")): probe} for probe in probes] or [beside]
+
+
+def _facts(place: Place) -> dict[str, object]:
+    """What a column may be called after, by key path; of several runs that differ, one + the other."""
+    own, beside = settings(place)
+    each = [leaves(_joined(sections)) for sections in beside]
+    facts = {"content": _short(place), **leaves(_joined(own))}
+    for key in dict.fromkeys(key for one in each for key in one):
+        values = [one.get(key, "-") for one in each]
+        alike = all(value == values[0] for value in values)
+        facts[key] = values[0] if alike else "+".join(map(str, values))
+    return facts
+
+
+def _protocol(result: Result) -> dict[str, Any]:
+    """All that a score hangs on; how runs that were fused were probed stands once where it is the same."""
     protocol = result.protocol | result.more
+    probed = protocol.get("probe_protocol")
+    if isinstance(probed, tuple) and probed and all(probe == probed[0] for probe in probed):
+        protocol["probe_protocol"] = probed[0]
+    return protocol
+
+
+def _places(result: Result, scored: Scored) -> Iterator[Place]:
+    protocol = _protocol(result)
     for score, values in scored.scores.items():
         for key in values:
             # Which other values were tried too, or other curves drawn, makes no difference to this one.
@@ -196,4 +246,8 @@ def _short(place: Place) -> str:
 
 def _order(place: Place) -> tuple[object, ...]:
     first = _FIRST.index(place.evaluator) if place.evaluator in _FIRST else len(_FIRST)
-    return first, place.evaluator, place.store, place.split, list(COLUMNS).index(place.score)
+    return first, place.evaluator
+
+
+def _within(place: Place) -> tuple[object, ...]:
+    return place.store, place.split, list(COLUMNS).index(place.score)

@@ -1,7 +1,7 @@
 """Short labels that tell things apart by what is different between them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from pathlib import PurePath
 
@@ -10,8 +10,13 @@ _KIND = ".name"  # ends the key that says of which kind a section is
 
 
 def without_seed(name: str) -> str:
-    """`crrl` for crrl_seed0: the name of a run without its seed, where that leaves something."""
-    return re.sub(r"[_.-]*seed[_=-]?\d+", "", name).strip("_.-") or name
+    """`crrl` for crrl_seed0: the name of a run without its seed, where that leaves something.
+
+    A fusion of runs that differ in their seed alone keeps its name, as a_seed0+a_seed1.
+    """
+    parts = [re.sub(r"[_.-]*seed[_=-]?\d+", "", part).strip("_.-") or part for part in name.split("+")]
+    seeded = len(set(parts)) < len(set(name.split("+")))
+    return name if seeded else "+".join(parts)
 
 
 def common_name(names: Sequence[str]) -> str:
@@ -23,16 +28,27 @@ def common_name(names: Sequence[str]) -> str:
     return re.sub(r"[\W_]*\d*$", "", "".join(letters[0] for letters in alike)) or names[0]
 
 
-def telling_labels(facts: Sequence[Facts]) -> list[str]:
+def telling_labels(facts: Sequence[Facts], always: Sequence[Collection[str]] = ()) -> list[str]:
     """A label for each of several mappings of key paths: `lr=0.1, encoder=st_gcn`.
 
     It has the keys whose values differ, each by as much of its path as is needed. Sections of different kinds
     differ in all they have: there the kind alone is told, and what differs between sections of one kind.
-    Labels may be the same where long values begin differently, and are empty where nothing differs.
+    Labels may be the same where long values begin differently, and are empty where nothing differs. `always`
+    names for each mapping the keys that its label has although they are the same everywhere.
     """
-    keys = [key for key in dict.fromkeys(key for each in facts for key in each) if _tells(key, facts)]
-    names = {key: _short(key, keys) for key in keys}
-    return [", ".join(f"{names[key]}={_shown(each[key])}" for key in keys if key in each) for each in facts]
+    named = list(always) or [()] * len(facts)
+    found = dict.fromkeys(key for each in facts for key in each)
+    telling = {key for key in found if _tells(key, facts)}
+    keys = [key for key in found if key in telling or any(key in own for own in named)]
+    names = {key: _short(key, keys if key in telling else list(found)) for key in keys}
+    return [
+        ", ".join(
+            f"{names[key]}={_shown(each[key])}"
+            for key in keys
+            if key in each and (key in telling or key in own)
+        )
+        for each, own in zip(facts, named, strict=True)
+    ]
 
 
 def _tells(key: str, facts: Sequence[Facts]) -> bool:

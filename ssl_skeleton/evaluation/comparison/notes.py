@@ -16,7 +16,7 @@ def notes(table: Table, results: Sequence[Result], judgements: Sequence[Judged])
     trained = [row for row in table.rows if not row.baseline]
     return [
         *_of_differences(table),
-        *_of_seeds(trained),
+        *_of_seeds(table, trained),
         *_of_results(results, trained),
         *_missing(table, trained),
         *_silent(table, judgements),
@@ -35,15 +35,22 @@ def _of_differences(table: Table) -> Iterator[str]:
         f"seeds where there are several, {DRAWS:,} draws; p are corrected for the rows of their column "
         "(Holm), 95 % intervals are not"
     )
-    if any(len(cell.values) == 1 for column in judged for cell in column):
-        yield "of one seed, a difference is between these very encoders; other seeds may differ otherwise"
 
 
-def _of_seeds(trained: Sequence[Row]) -> Iterator[str]:
+def _of_seeds(table: Table, trained: Sequence[Row]) -> Iterator[str]:
+    """What one seed tells, and what few do; by what a score shows it, where there is both."""
     counts = [len(row.seeds) for row in trained]
-    if max(counts) > 1:
-        numbers = "" if min(counts) == max(counts) else f"; rows have {min(counts)} to {max(counts)}"
-        yield f"over few seeds, a deviation is rough, and p too small where seeds differ much{numbers}"
+    numbers = "" if min(counts) == max(counts) else f"; rows have {min(counts)} to {max(counts)}"
+    seeds = {len(cell.values) for row in trained for cell in row.cells if cell is not None}
+    one, few = 1 in seeds, max(seeds) > 1
+    compared = any(cell and cell.difference for row in table.rows for cell in row.cells)
+    if one and compared:
+        where = " (a score without ±)" if few else ""
+        what = "a difference is between these very encoders; other seeds may differ otherwise"
+        yield f"of one seed{where}, {what}"
+    if few:
+        where = " (a score with ±)" if one else ""
+        yield f"over few seeds{where}, a deviation is rough, and p too small where seeds differ much{numbers}"
 
 
 def _of_results(results: Sequence[Result], trained: Sequence[Row]) -> Iterator[str]:

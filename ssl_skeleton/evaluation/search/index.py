@@ -23,7 +23,7 @@ from ssl_skeleton.data.untrusted import load_array, read_tree
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.neighbours.gallery import Neighbours, recall
 from ssl_skeleton.evaluation.search.clip_table import read_table, write_table
-from ssl_skeleton.evaluation.search.embeddings import EmbeddedStore, Embeddings, Origin
+from ssl_skeleton.evaluation.search.embeddings import EmbeddedStore, Embeddings, Origin, is_embeddings
 from ssl_skeleton.evaluation.search.ways import WAYS, Exact, Kind, Vectors, Way, nearest, unit_rows
 from ssl_skeleton.files import write_atomically, write_json
 
@@ -166,6 +166,9 @@ def open_index(path: Path) -> SearchIndex:
     """
     if not (path / "meta.json").is_file():
         raise UserError(f"{path}: not a search index; make one with: python -m ssl_skeleton.search build")
+    if is_embeddings(path):
+        build = f"python -m ssl_skeleton.search build --embeddings {path} --out DIR"
+        raise UserError(f"{path}: is what `embed` wrote, not a search index; make one of it with: {build}")
     meta = _read_meta(path / "meta.json")
     cells = read_table(path / "clips.csv", COLUMNS, meta.clips, _MEND)
     if cells["row"] != tuple(map(str, range(meta.clips))):

@@ -1,7 +1,14 @@
 import pytest
 
 from ssl_skeleton.errors import UserError
-from ssl_skeleton.evaluation.comparison.comparable import Line, column_names, fill, merged, places_of
+from ssl_skeleton.evaluation.comparison.comparable import (
+    Line,
+    column_names,
+    fill,
+    merged,
+    places_of,
+    settings,
+)
 from ssl_skeleton.evaluation.comparison.result_files import Result
 
 SCORED = {"scores": {"top1": {"": 0.5}}, "predicted": [[0, 1]]}
@@ -136,8 +143,33 @@ def test_what_tells_columns_apart():
     ]
     names = column_names(places_of(results, ()))
     assert len(set(names)) == 4
-    assert "linear top1, epochs=5, raw_protocol.epochs=1" in names
-    assert "linear top1, epochs=5, count=10" in names
+    assert "linear top1, epochs=5, linear.epochs=1" in names
+    assert "linear top1, epochs=5, clips=10" in names
+
+
+def test_how_fused_runs_were_probed_stands_once_where_it_is_the_same():
+    """So fusions of two runs and of three are of one column."""
+    tuned, cmd = {"name": "tuned"}, {"name": "cmd", "lr": 0.1}
+
+    def fusion(*probes: dict) -> Result:
+        return result(evaluator="fuse", more={"probe_protocol": list(probes)}, protocol={})
+
+    assert column_names(places_of([fusion(tuned, tuned), fusion(tuned, tuned, tuned)], ())) == ["fuse top1"]
+    names = column_names(places_of([fusion(tuned, tuned), fusion(tuned, cmd)], ()))
+    assert sorted(names) == ["fuse top1, linear=tuned", "fuse top1, linear=tuned+cmd"]
+    (place,) = places_of([fusion(tuned, cmd)], ())
+    assert settings(place) == ({}, [{"linear": tuned}, {"linear": cmd}])
+
+
+def test_the_store_of_most_results_comes_first():
+    results = [result(store="a"), result(store="b"), result(store="b", evaluator="knn"), result(store="b")]
+    found = [(place.evaluator, place.store) for place in places_of(results, ())]
+    assert found == [("linear", "b"), ("linear", "a"), ("knn", "b")]
+
+
+def test_what_is_unusual_is_told_even_where_all_are_alike():
+    places = places_of([result(), result(1, evaluator="knn", protocol={"k": [1]})], ())
+    assert column_names(places, lambda place: {"epochs"}) == ["linear top1, epochs=5", "knn top1"]
 
 
 def test_a_list_of_a_protocol_is_one_value():

@@ -32,6 +32,13 @@ def test_of_another_kind_the_kind_is_told():
     assert labels == ["encoder=gru, hidden=8", "encoder=gru, hidden=16", "encoder=st_gcn"]
 
 
+def test_some_keys_are_always_told():
+    one, other = {"a.lr": 1.0, "epochs": 5}, {"a.lr": 1.0, "epochs": 6}
+    assert telling_labels([one], [{"a.lr"}]) == ["lr=1"]
+    assert telling_labels([one, other], [{"a.lr"}, {"epochs"}]) == ["lr=1, epochs=5", "epochs=6"]
+    assert telling_labels([one], [{"elsewhere"}]) == [""]
+
+
 def test_values_are_short():
     one = {"store": "/data/nw_ucla", "compile": True, "split": None, "name": ""}
     other = {"store": "/data/utd", "compile": False, "split": "all", "name": "/"}
@@ -58,6 +65,9 @@ def test_where_nothing_differs_nothing_is_told():
         ("seed7", "seed7"),
         ("seedless", "seedless"),
         ("crrl_2", "crrl_2"),
+        ("small_seed0+small_seed1", "small_seed0+small_seed1"),
+        ("a_seed0+b_seed0+a_seed1", "a_seed0+b_seed0+a_seed1"),
+        ("a+a", "a+a"),
     ],
 )
 def test_names_without_their_seed(name, plain):

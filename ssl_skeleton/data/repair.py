@@ -218,7 +218,9 @@ def _smooth(x_rvc: Frames, present_rv: Mask, begins_r: Mask, window: int, spatia
         (first + np.arange(window), slice(half)),
         (end + np.arange(-window, 0), slice(-half, None)),
     ):
-        edge = savgol_filter(x_rvc[rows, joint, :spatial], window, _ORDER, axis=1, mode="interp")
+        # All runs are fitted at once, and in float32 the rounding of one would reach the others.
+        x_nwc = x_rvc[rows, joint, :spatial].astype(np.float64)
+        edge = savgol_filter(x_nwc, window, _ORDER, axis=1, mode="interp")
         smooth_rvc[rows[:, kept], joint] = edge[:, kept]
         inner_rv[rows[:, kept], joint] = True
     x_rvc[..., :spatial][inner_rv] = smooth_rvc[inner_rv]

@@ -142,6 +142,16 @@ def test_clips_do_not_depend_on_each_other(store, config):
         np.testing.assert_allclose(x_tvc, y_tvc, atol=1e-6)
 
 
+def test_the_ends_of_a_run_are_smoothed_to_the_last_digit():
+    generator = np.random.default_rng(0)
+    x_rvc = (3 + generator.standard_normal((5, 400, 3))).astype(np.float32)  # many runs, fitted together
+    found_rvc, _ = repair(x_rvc, np.array([[0, 0, 0, 5]]), RepairConfig(smooth=5))
+    time_r = np.arange(5)
+    fit_ra = np.polynomial.polynomial.polyfit(time_r, x_rvc.reshape(5, -1).astype(np.float64), 2)
+    wanted = np.polynomial.polynomial.polyval(time_r, fit_ra).T.reshape(x_rvc.shape)
+    np.testing.assert_allclose(found_rvc, wanted, rtol=6e-8, atol=6e-8)  # half a unit in the last place
+
+
 @given(stores(channels=4), configs)
 @settings(max_examples=50, deadline=None)
 def test_confidences_are_the_recorded_ones(store, config):

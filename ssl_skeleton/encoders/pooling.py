@@ -8,7 +8,7 @@ from torch import Tensor
 from ssl_skeleton.data.clips import Clips, frame_mask
 from ssl_skeleton.encoders.base import Encoder
 
-Pooling = Literal["mean", "max", "mean_max"]
+Pooling = Literal["mean", "max", "last", "mean_max", "mean_last", "max_last", "mean_max_last"]
 
 
 def valid_steps(lengths: Tensor, frames: int, steps: int) -> Tensor:
@@ -19,25 +19,28 @@ def valid_steps(lengths: Tensor, frames: int, steps: int) -> Tensor:
 def pool(features_ntd: Tensor, steps: Tensor, pooling: Pooling) -> Tensor:
     """One vector a clip from features (N, T', D) with `steps` (N,) valid steps.
 
-    `mean` is the temporal average pooling (TAP) of CRRL, (N, D); `max` takes the largest, (N, D);
-    `mean_max` both, one after the other, (N, 2 D).
+    `mean` is the temporal average pooling (TAP) of CRRL, `max` takes the largest, `last` the last valid step;
+    each (N, D). `mean_max` and the like are one after another, (N, 2 D) or (N, 3 D).
     """
     valid_nt1 = frame_mask(steps, features_ntd.shape[1])[:, :, None]
     parts = []
-    if pooling in ("mean", "mean_max"):
-        parts.append((features_ntd * valid_nt1).sum(dim=1) / steps[:, None])
-    if pooling in ("max", "mean_max"):
-        parts.append(torch.where(valid_nt1, features_ntd, -torch.inf).amax(dim=1))
+    for name in pooling.split("_"):
+        if name == "mean":
+            parts.append((features_ntd * valid_nt1).sum(dim=1) / steps[:, None])
+        elif name == "max":
+            parts.append(torch.where(valid_nt1, features_ntd, -torch.inf).amax(dim=1))
+        else:
+            parts.append(features_ntd[torch.arange(len(steps), device=steps.device), steps - 1])
     return torch.cat(parts, dim=1)
 
 
 def pooled_dim(dim: int, pooling: Pooling) -> int:
     """The size of a pooled feature of D = `dim`."""
-    return 2 * dim if pooling == "mean_max" else dim
+    return dim * len(pooling.split("_"))
 
 
 def represent(encoder: Encoder, clips: Clips, pooling: Pooling) -> Tensor:
-    """Encode and pool clips: (N, D), or (N, 2 D) for `mean_max`."""
+    """Encode and pool clips: (N, D), or as many times D as `pooling` has parts."""
     return pool_features(encoder(clips.x, clips.lengths), clips, pooling)
 
 

@@ -1,10 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ENCODER, random_clips
 
-from ssl_skeleton.encoders.pooling import pool, pooled_dim, represent, valid_steps
+from ssl_skeleton.encoders.pooling import Pooling, pool, pooled_dim, represent, valid_steps
 from ssl_skeleton.skeleton.layout import load_layout
 
 
@@ -12,14 +14,16 @@ def pooled_by_loops(features_ntd, steps, pooling) -> list[list[float]]:
     rows = []
     for clip, valid in zip(features_ntd.tolist(), steps, strict=True):
         columns = list(zip(*clip[:valid], strict=True))
-        means = [sum(column) / valid for column in columns]
-        rows.append(
-            {"mean": means, "max": list(map(max, columns))}.get(pooling, [*means, *map(max, columns)])
-        )
+        found = {
+            "mean": [sum(column) / valid for column in columns],
+            "max": [max(column) for column in columns],
+            "last": [column[-1] for column in columns],
+        }
+        rows.append([number for part in pooling.split("_") for number in found[part]])
     return rows
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "mean_max"])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_pooling_sees_valid_steps_alone(pooling, steps, seed):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_skeleton.cli import run_command
+from ssl_skeleton.data.preparation.reading import useful_cores
 from ssl_skeleton.evaluation.results import COLUMNS
 from ssl_skeleton.recipe import Recipe, load_recipe
 from ssl_skeleton.runs.probing import PROBES, evaluate
@@ -64,7 +65,7 @@ def run_trials(
 
     The processes share the cores. They save and end when this one ends, however it does.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, _cores() // jobs))}
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, useful_cores() // jobs))}
     theirs, ours = os.pipe()  # of which the system closes our end even after SIGKILL
 
     def carry_out(folder: Path, trial: Trial) -> Entry:
@@ -88,11 +89,6 @@ def run_trials(
             os.close(ours)
             pool.shutdown(cancel_futures=True)
             os.close(theirs)
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: Sequence[str]) -> None:

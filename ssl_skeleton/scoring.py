@@ -10,7 +10,7 @@ from ssl_skeleton.cli import Parser, add_overrides, progress
 from ssl_skeleton.config import Config, Short, as_typed
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.curves import curve_tables, named_rows
-from ssl_skeleton.evaluation.results import result_table, settings_of
+from ssl_skeleton.evaluation.results import chosen_line, result_table, settings_of
 from ssl_skeleton.recipe import EvaluationConfig
 from ssl_skeleton.runs.probing import evaluate
 from ssl_skeleton.runs.run import Run, Tell
@@ -85,13 +85,11 @@ def clips_line(result: Mapping[str, Any]) -> str:
 def notes(result: Mapping[str, Any]) -> list[str]:
     """Which rate or strength every linear probe has chosen, and which k a small gallery leaves out."""
     protocol = result.get("probe_protocol", result["protocol"])
-    on = "the validation part" if "validation" in result["clips"] else "held-out training clips"
     lines = []
     for name, values in (("rate", "rates"), ("strength", "strengths")):
         chosen = {row: scores[name] for row, scores in named_rows(result).items() if name in scores}
         if chosen and len(protocol.get(values, ())) > 1:
-            told = ", ".join(f"{row} {value:g}" for row, value in chosen.items())
-            lines.append(f"{name} chosen on {on}: {told}")
+            lines.append(chosen_line(result, name, chosen))
     if (found := result.get("k", result.get("recall"))) is not None:
         left_out = [str(k) for k in protocol["k"] if str(k) not in found]
         if left_out:

@@ -118,7 +118,7 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     name = "-".join([result["evaluator"], result["store"], result["split"], *settings])
     path = folder / "eval" / f"{name}.json"
     if _is_of_others(path, result):
-        path = path.with_name(f"{name}-{_hash([*chain(*_places(result))])}.json")
+        path = path.with_name(f"{name}-{short_hash([*chain(*_places(result))])}.json")
     write_json(path, dict(result))
     return path
 
@@ -127,7 +127,7 @@ def _in_a_name(settings: Mapping[str, Any]) -> list[str]:
     """What the settings add to the name of a file; where that is too long, a hash ends it."""
     words = [f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in settings.items()]
     name = re.sub(r"[^\w.,=+-]", "", "-".join(words))  # no brackets and quotes
-    return [f"{name[:_LONGEST]}-{_hash(words)}" if len(name) > _LONGEST else name] if words else []
+    return [f"{name[:_LONGEST]}-{short_hash(words)}" if len(name) > _LONGEST else name] if words else []
 
 
 def _is_of_others(path: Path, result: Mapping[str, Any]) -> bool:
@@ -152,7 +152,8 @@ def _places(result: Mapping[str, Any]) -> list[list[Any]]:
     ]
 
 
-def _hash(words: Sequence[str]) -> str:
+def short_hash(words: Sequence[str]) -> str:
+    """What ends a name that cannot hold all these words, such as paths."""
     return hashlib.sha256("\0".join(words).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
@@ -171,6 +172,12 @@ def result_table(result: Mapping[str, Any], classes: tuple[str, ...]) -> str:
         lines.append(f"{name:<{width}}" + "".join(f"{cells[place]:>{wide[place]}}" for place in columns))
     lines += unseen_line(result, classes)
     return "\n".join([*lines, *_class_lines(result, classes)])
+
+
+def chosen_line(result: Mapping[str, Any], name: str, chosen: Mapping[str, float]) -> str:
+    """On what the probes of these rows, or runs, have chosen a rate or a strength, and which."""
+    on = "the validation part" if "validation" in result["clips"] else "held-out training clips"
+    return f"{name} chosen on {on}: {', '.join(f'{row} {value:g}' for row, value in chosen.items())}"
 
 
 def unseen_line(result: Mapping[str, Any], classes: tuple[str, ...]) -> list[str]:

@@ -39,7 +39,7 @@ Clips = NDArray[np.int64]
 _OF_STORES = {"store", "split", "layout", "balance", "residence"}
 
 
-def embed(run: Run, part: Part = "all", batch: int = 256) -> Embeddings:
+def embed(run: Run, part: Part = "all", batch: int | None = None) -> Embeddings:
     """The features of the clips of a run's store, or of one part of its split, in the order of the store.
 
     Every part of the split is encoded by itself, as evaluators do: their features are these, to the bit.
@@ -49,7 +49,9 @@ def embed(run: Run, part: Part = "all", batch: int = 256) -> Embeddings:
     return embed_clips(run, groups, part, batch).at(np.argsort(np.concatenate(groups), kind="stable"))
 
 
-def embed_clips(run: Run, groups: Sequence[Clips], part: str = "some", batch: int = 256) -> Embeddings:
+def embed_clips(
+    run: Run, groups: Sequence[Clips], part: str = "some", batch: int | None = None
+) -> Embeddings:
     """The features of groups of clips of a run's store, each group encoded by itself."""
     found, store = sources(run, trained=True), run.store
     encode = encoding(run.packed, run.recipe.data, found, batch)

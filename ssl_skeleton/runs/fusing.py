@@ -1,6 +1,5 @@
 """Runs fused: the class probabilities of their linear probes on the same clips, weighted and added."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,14 @@ from ssl_skeleton.evaluation.fusion import (
     held_apart,
 )
 from ssl_skeleton.evaluation.linear import learn_linear
-from ssl_skeleton.evaluation.results import ROWS, Progress, result_table, write_result
+from ssl_skeleton.evaluation.results import (
+    ROWS,
+    Progress,
+    chosen_line,
+    result_table,
+    short_hash,
+    write_result,
+)
 from ssl_skeleton.evaluation.scores import Labels, Scorer
 from ssl_skeleton.runs.probing import (
     about,
@@ -150,14 +156,13 @@ def fuse(
 
 def _taken_lines(result: Mapping[str, Any]) -> list[str]:
     """Which rate or strength each run's probe has taken, where there were several."""
-    on = "the validation part" if "validation" in result["clips"] else "held-out training clips"
     lines = []
     for name, values in (("rate", "rates"), ("strength", "strengths")):
         pairs = zip(result["runs"], result["probe_protocol"], strict=True)
         names = [run["name"] for run, protocol in pairs if len(protocol.get(values, ())) > 1]
-        told = [f"{run} {result['parts'][f'{run} alone'][name]:g}" for run in names]
-        if told:
-            lines.append(f"{name} chosen on {on}: {', '.join(told)}")
+        if names:
+            taken = {run: result["parts"][f"{run} alone"][name] for run in names}
+            lines.append(chosen_line(result, name, taken))
     return lines
 
 
@@ -211,9 +216,7 @@ def fusion_folder(runs: Sequence[Run]) -> Path:
     names = [run.folder.resolve().name for run in runs]
     name = "+".join(names)
     if len(name) > _LONGEST or len(set(names)) < len(names):
-        paths = "\0".join(str(run.folder.resolve()) for run in runs)
-        code = hashlib.sha256(paths.encode(errors="surrogateescape")).hexdigest()[:8]
-        name = f"{name[:_LONGEST]}-{code}"
+        name = f"{name[:_LONGEST]}-{short_hash([str(run.folder.resolve()) for run in runs])}"
     return _beside(runs[0].folder) / FUSED / name
 
 

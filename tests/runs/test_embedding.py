@@ -12,6 +12,7 @@ from ssl_skeleton.data.preparation import temporary
 from ssl_skeleton.data.preparation.temporary import Recordings
 from ssl_skeleton.data.store import meta_sum, open_store, sha256
 from ssl_skeleton.errors import UserError
+from ssl_skeleton.evaluation import features as features_module
 from ssl_skeleton.evaluation.features import split_features
 from ssl_skeleton.recipe import Recipe
 from ssl_skeleton.runs.embedding import (
@@ -86,6 +87,20 @@ def test_what_is_known_of_clips_comes_along(run):
     assert (meta.store.path, meta.store.name) == (str(store.path.resolve()), "store")
     assert (meta.store.sum, meta.store.part) == (meta_sum(store.meta.to_tree()), "all")
     assert meta.environment["torch"]
+
+
+def test_they_are_encoded_in_the_batches_of_the_evaluators(run, monkeypatch):
+    monkeypatch.setattr(features_module, "_ON_CPU", 3)
+    sizes, encode = [], features_module.represent
+    monkeypatch.setattr(
+        features_module, "represent", lambda *seen: sizes.append(len(seen[1].x)) or encode(*seen)
+    )
+    split_features(run.packed, run.splits[0], representations(run)["trained"]())
+    of_evaluators = list(sizes)
+    sizes.clear()
+    embed(run)
+    assert sizes[: len(of_evaluators)] == of_evaluators  # behind these the clips of no part
+    assert max(sizes) == 3
 
 
 def test_batches_change_no_more_than_rounding(run):

@@ -23,8 +23,12 @@ Reading = tuple[Entry, list[Outcome]]
 
 def useful_processes(files: int) -> int:
     """How many processes to read so many files with: starting one costs as much as a hundred files."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, files // 400))
+    return max(1, min(useful_cores(), files // 400))
+
+
+def useful_cores() -> int:
+    """How many cores this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_entries(

@@ -175,17 +175,20 @@ def stacked(x: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
-@torch.no_grad()
-def gather_rows(x_nd: Tensor) -> Tensor:
+def gather_rows(x_nd: Tensor, *, flowing: bool = False) -> Tensor:
     """The rows of all ranks, those of rank 0 first; every rank gives tensors (N, ...) with an N of its own.
 
-    Nothing flows back through it.
+    Nothing flows back through it, unless it is `flowing`: then gradients add up over ranks.
     """
     if world_size() == 1:
-        return x_nd.detach()
+        return x_nd if flowing else x_nd.detach()
     counts = stacked(torch.tensor(len(x_nd), device=x_nd.device)).tolist()
+    if flowing and x_nd.requires_grad:
+        before = sum(counts[: rank()])
+        others = x_nd.new_zeros(sum(counts) - len(x_nd), *x_nd.shape[1:])
+        return total(torch.cat([others[:before], x_nd, others[before:]]))
     padded = x_nd.new_zeros(max(counts), *x_nd.shape[1:])
-    padded[: len(x_nd)] = x_nd
+    padded[: len(x_nd)] = x_nd.detach()
     return torch.cat([part[:count] for part, count in zip(stacked(padded), counts, strict=True)])
 
 

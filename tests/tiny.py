@@ -43,6 +43,14 @@ PRETEXTS: dict[str, dict[str, Any]] = {
     "contrast": {**_CONTRAST, "input": _SEEN, "key": _SEEN},
     "contrast_frozen_head": {**_CONTRAST, "key_head": "frozen", "pooling": "mean_max"},
     "contrast_in_batch": {**_CONTRAST, "in_batch": True, "queue": 0, "input": _SEEN},
+    "contrast_without_twin": {
+        **_CONTRAST,
+        "momentum": None,
+        "symmetric": True,
+        "in_batch": True,
+        "input": _SEEN,
+        "key": _SEEN,
+    },
     "contrast_decoded": {
         **_CONTRAST,
         "decoder": {"layers": 1, "hidden": 5},

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,19 +15,20 @@ from ssl_skeleton.data.clips import Clips
 from ssl_skeleton.encoders.base import Encoder
 from ssl_skeleton.encoders.pooling import pool_features, pooled_dim, represent
 from ssl_skeleton.pretext.base import PoseShape, Teacher
-from ssl_skeleton.pretext.cross_view import CrossView, CrossViewConfig
+from ssl_skeleton.pretext.cross_view import CrossView, CrossViewConfig, Momentum
 from ssl_skeleton.pretext.heads import mlp
 from ssl_skeleton.pretext.losses import distillation, precise
 
 
 class LatentReconstructorConfig(CrossViewConfig):
-    """The target are the momentum encoder's pooled features themselves, without BYOL's projection.
+    """The target are the key encoder's pooled features themselves, without BYOL's projection.
 
-    BYOL's `momentum` grows from 0.996 to 1; here it stays as it is.
+    BYOL's `momentum` grows from 0.996 to 1; here it stays as it is. Null is SimSiam (arXiv 2011.10566): the
+    encoder's own features are the target, and no gradient flows into them.
     """
 
     name: Literal["latent_reconstructor"] = "latent_reconstructor"
-    momentum: float = Field(default=0.996, ge=0, lt=1)
+    momentum: Momentum = 0.996
 
     def build(
         self, encoder: Encoder, shape: PoseShape, teachers: Mapping[str, Teacher]
@@ -51,15 +51,19 @@ class LatentReconstructor(CrossView):
         self.head = mlp(dim, config.hidden, dim)
 
     def compare(
-        self, features_ntd: Tensor, views: Mapping[str, Clips], query: str, key: str
+        self, features: Mapping[str, Tensor], views: Mapping[str, Clips], query: str, key: str
     ) -> dict[str, Tensor]:
         """The squared distance of prediction and target, averaged over clips, from 0 to 4."""
-        with torch.no_grad():
-            target_nd = _unit(represent(self.key_encoder, views[key], self.pooling))
-        loss = distillation(
-            _unit(self.head(pool_features(features_ntd, views[query], self.pooling))), target_nd
-        )
+        target_nd = _unit(self._target(features, views[key], key))
+        guess_nd = self.head(pool_features(features[query], views[query], self.pooling))
+        loss = distillation(_unit(guess_nd), target_nd)
         return {"loss": loss, "reconstruct_latent": loss}
+
+    @torch.no_grad()
+    def _target(self, features: Mapping[str, Tensor], clips: Clips, key: str) -> Tensor:
+        if self.key_encoder is None:
+            return pool_features(features[key], clips, self.pooling)
+        return represent(self.key_encoder, clips, self.pooling)
 
 
 def _unit(x_nd: Tensor) -> Tensor:

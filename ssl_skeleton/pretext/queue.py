@@ -23,7 +23,7 @@ class KeyQueue(nn.Module):
         """Remember the keys (N, D) of this rank's clips until `push_noted`."""
         if len(self.keys_kd):
             places_n = torch.tensor(ranks.places(len(keys_nd)), device=keys_nd.device)
-            self._noted.append((places_n, keys_nd))
+            self._noted.append((places_n, keys_nd.detach()))
 
     def push_noted(self) -> None:
         """Push the keys of the global batch, noted since the last time, on all ranks.

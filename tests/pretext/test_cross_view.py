@@ -72,14 +72,20 @@ def vectors(encoder, decoder, head, clips: Clips, pooling: str) -> list[Tensor]:
 
 def contrast_by_clips(pretext, query: Clips, key: Clips, queue: KeyQueue) -> tuple[Tensor, float]:
     config = pretext.config
-    queries = vectors(pretext.encoder, pretext.decoder, pretext.head, query, config.pooling)
-    with torch.no_grad():
-        keys = vectors(pretext.key_encoder, pretext.key_decoder, pretext.key_head, key, config.pooling)
+    learned = pretext.encoder, pretext.decoder, pretext.head
+    queries = vectors(*learned, query, config.pooling)
+    if config.momentum is None:
+        keys = vectors(*learned, key, config.pooling)
+    else:
+        with torch.no_grad():
+            keys = vectors(pretext.key_encoder, pretext.key_decoder, pretext.key_head, key, config.pooling)
     losses, nearest = [], []
     for clip, (vector, own) in enumerate(zip(queries, keys, strict=True)):
         others = [*queue.keys_kd]
         if config.in_batch:
-            others += [keys[other] for other in range(len(keys)) if key.index[other] != key.index[clip]]
+            sides = [keys] if config.momentum is not None else [keys, queries]
+            strange = [other for other in range(len(keys)) if key.index[other] != key.index[clip]]
+            others += [side[other] for side in sides for other in strange]
         same = (vector @ own / config.temperature).exp()
         ordered = sorted([(vector @ other / config.temperature).exp() for other in others], reverse=True)
         positives = [same, *ordered[: config.positives]]
@@ -91,7 +97,7 @@ def contrast_by_clips(pretext, query: Clips, key: Clips, queue: KeyQueue) -> tup
 
 def prediction_by_clips(pretext, query: Clips, key: Clips) -> Tensor:
     with torch.no_grad():
-        targets = codes(pretext.key_encoder, key, pretext.pooling)
+        targets = codes(pretext.key_encoder or pretext.encoder, key, pretext.pooling)
     guesses = [pretext.head(code) for code in codes(pretext.encoder, query, pretext.pooling)]
     pairs = zip(guesses, targets, strict=True)
     return torch.stack([2 - 2 * (one @ other) / (one.norm() * other.norm()) for one, other in pairs]).mean()
@@ -110,6 +116,7 @@ def assert_is(found: Tensor, expected: Tensor, pretext) -> None:
             "decoder": st.sampled_from([None, {"layers": 1, "hidden": 5}, {"layers": 2}]),
             "in_batch": st.booleans(),
             "symmetric": st.booleans(),
+            "momentum": st.sampled_from([0.9, None]),
             "positives": st.sampled_from([0, 1, 3]),
             "pooling": st.sampled_from(POOLINGS),
         }
@@ -127,10 +134,12 @@ def test_contrast(options, store):
     assert parts["contrast_accuracy"].item() == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize("momentum", [0.9, None])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_prediction(symmetric, pooling, store):
-    pretext, views = drawn(store, PREDICT | {"symmetric": symmetric, "pooling": pooling})
+def test_prediction(momentum, symmetric, pooling, store):
+    options = {"symmetric": symmetric, "pooling": pooling, "momentum": momentum}
+    pretext, views = drawn(store, PREDICT | options)
     loss = prediction_by_clips(pretext, views[INPUT], views[KEY])
     if symmetric:
         loss = (loss + prediction_by_clips(pretext, views[KEY], views[INPUT])) / 2
@@ -165,6 +174,31 @@ def test_the_twins_get_no_gradient_and_follow(tree, store):
             torch.testing.assert_close(weights[name].detach(), expected)
         else:
             assert torch.equal(weights[name], slow)
+
+
+def test_without_a_queue_or_a_twin_it_is_the_loss_of_simclr(store):
+    """NT-Xent, Equation 1 of arXiv 2002.05709: the 2 N vectors of a batch against each other."""
+    tree = CONTRAST | {"queue": 0, "in_batch": True, "symmetric": True, "momentum": None}
+    pretext, views = drawn(store, tree, BATCH[:3])
+    assert not [name for name, _ in pretext.named_parameters() if name.startswith("key_")]
+    both = [vectors(pretext.encoder, None, pretext.head, views[name], "mean") for name in (INPUT, KEY)]
+    vectors_nd = torch.stack(both[0] + both[1])
+    likeness_nn = (vectors_nd @ vectors_nd.T / 0.5).exp()
+    losses = [
+        -(likeness_nn[one, (one + 3) % 6] / (likeness_nn[one].sum() - likeness_nn[one, one])).log()
+        for one in range(6)
+    ]
+    assert_is(pretext(views)["loss"], torch.stack(losses).mean(), pretext)
+
+
+def test_without_a_twin_keys_are_queued(store):
+    pretext, views = drawn(store, CONTRAST | {"momentum": None}, BATCH[:3])
+    expected = torch.stack(vectors(pretext.encoder, None, pretext.head, views[KEY], "mean"))
+    pretext.training = True
+    pretext(views)["loss"].backward()
+    pretext.after_step()
+    torch.testing.assert_close(pretext.queue.keys_kd[:3], expected.detach())
+    assert not pretext.queue.keys_kd.requires_grad
 
 
 def test_each_view_has_its_own_queue(store):
@@ -226,6 +260,7 @@ def test_mining_begins_after_so_many_steps(store):
     [
         ({"queue": 0}, "queue: 0 leaves no negatives; set in_batch to true"),
         ({"positives": 8}, "positives: 8, but the queue has 7 keys"),
+        ({"momentum": None, "key_head": "frozen"}, "key_head: frozen, but with momentum: null"),
         ({"queue": -1, "in_batch": True}, r"pretext\.queue: "),
         ({"decoder": {"hidden": 0}}, r"pretext\.decoder\.hidden: "),
         ({"decoder": {"hiden": 5}}, "did you mean 'hidden'?"),

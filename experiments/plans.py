@@ -101,6 +101,8 @@ class Plan(Config):
     seeds        each of which every one is trained with
     evaluators   what scores it; the first one sorts the log of a sweep
     final_split  the published split, whose test clips no sweep may see
+    scored_as    named overrides with which every run is scored, such as representation.stages=[one], where it
+                 shall not be scored as it is; each is a row of its own (for run_seeds.py)
     """
 
     recipe: str
@@ -111,6 +113,7 @@ class Plan(Config):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     evaluators: Annotated[tuple[Evaluator, ...], Field(min_length=1)] = ("linear", "knn")
     final_split: SplitName | None = None
+    scored_as: dict[Name, tuple[Key, ...]] = Field(default={})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -126,7 +129,8 @@ class Plan(Config):
 
     def trial(self, row: str, change: tuple[str, ...], seed: int) -> Trial:
         """A trial of the recipe with what is fixed and a change, which may undo some of that."""
-        return Trial(row, Path(self.recipe), _lasting((*self.fixed, *change)), seed)
+        overrides = _lasting((*self.fixed, *change))
+        return Trial(row, Path(self.recipe), overrides, seed, tuple(self.scored_as.items()))
 
     def points(self) -> list[tuple[str, ...]]:
         """The overrides of every point of the grid, the last key changing fastest."""

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     failed = []
     with locked(given.experiment):
         results = read_results(given.experiment)
-        results |= {trial.row: results.get(trial.row, {}) for trial in rows.values()}  # in the order given
+        ways = [way.row for trial in rows.values() for way in trial.ways]
+        results |= {row: results.get(row, {}) for row in ways}  # in the order given
 
         def done(trial: Trial, entry: Entry) -> None:
             print(f"{trial.row}, seed {trial.seed}: {entry.get('error', 'done')}", flush=True)
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str]) -> None:
             write_text(readme, f"{before}{BEGIN}\n{tables}\n{END}{after}")
     print(tables)
     if failed:
-        raise UserError(f"{len(failed)} of {len(trials)} trials failed; started again, they are tried again")
+        tried = sum(len(trial.ways) for trial in trials.values())
+        raise UserError(f"{len(failed)} of {tried} trials failed; started again, they are tried again")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,7 +93,8 @@ def _rows(configs: Sequence[Path], plan: Plan | None, experiment: str) -> dict[s
         tested = (f"data.split={plan.final_split}",) if plan.final_split else ()
         named = {row: plan.trial(row, (*change, *tested), 0) for row, change in plan.rows.items()}
         rows += [(f"{experiment}_{row}", trial) for row, trial in named.items()]
-    for names in ([folder for folder, _ in rows], [trial.row for _, trial in rows]):
+    shown = [way.row for _, trial in rows for way in trial.ways]
+    for names in ([folder for folder, _ in rows], shown):
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"{name}: two recipes or rows have this name; rename one, or leave it out")

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     given = parser.parse_args(arguments)
     plan, path = read_plan(given.plan), given.plan.with_name("trials.jsonl")
+    if plan.scored_as:
+        raise UserError("scored_as: is for run_seeds.py; a sweep scores each trial as its recipe says")
     trials, unseen = named_trials(plan), None if given.final else plan.final_split
     if not given.final:
         check_unseen(_recipes(trials.values()), plan.final_split)

@@ -3,7 +3,8 @@
     python experiments/trials.py seed=1 data.frames=64 --cfg configs/crrl_nw_ucla.yaml --run runs/frames_64
 
 `sweep.py` and `run_seeds.py` start this for every trial. A run that is there goes on from its checkpoint, and
-one that is trained is scored alone; what is printed is the trial's entry, a line of JSON.
+one that is trained is scored alone; what is printed is the trial's entry, or one for each way in which it is
+scored, a line of JSON.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,22 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe with overrides and a seed; `row` is what tables call it, whatever its seed."""
+    """A recipe with overrides and a seed; `row` is what tables call it, whatever its seed.
+
+    `scored_as` are names and overrides of the ways in which the one run is scored; each is a row of its own.
+    """
 
     row: str
     recipe: Path
     overrides: tuple[str, ...]
     seed: int
+    scored_as: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def ways(self) -> tuple["Trial", ...]:
+        """The trial as each of its rows."""
+        named = [replace(self, row=f"{self.row}_{way}", scored_as=()) for way, _ in self.scored_as]
+        return tuple(named) or (self,)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -61,30 +72,33 @@ def run_trials(
     jobs: int,
     done: Callable[[Trial, Entry], None],
 ) -> None:
-    """Carry trials out in their run folders, `jobs` at once; `done` gets what came of each as it ends.
+    """Carry trials out in their run folders, `jobs` at once; `done` gets what came of each way as it ends.
 
     The processes share the cores. They save and end when this one ends, however it does.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, useful_cores() // jobs))}
     theirs, ours = os.pipe()  # of which the system closes our end even after SIGKILL
 
-    def carry_out(folder: Path, trial: Trial) -> Entry:
-        where = ["--cfg", str(trial.recipe), "--run", str(folder), "--tied", "--evaluators", *evaluators]
-        command = [sys.executable, __file__, *trial.changes, *where]
+    def carry_out(folder: Path, trial: Trial) -> list[Entry]:
+        where = ["--cfg", str(trial.recipe), "--run", str(folder), "--tied"]
+        how = ["--evaluators", *evaluators, "--scored-as", json.dumps([way for _, way in trial.scored_as])]
+        command = [sys.executable, __file__, *trial.changes, *where, *how]
         ended = subprocess.run(  # noqa: S603
             command, stdin=theirs, capture_output=True, text=True, env=environment, check=False
         )
         if ended.returncode == 0:
-            entry: Entry = json.loads(ended.stdout.splitlines()[-1])
-            return entry
+            entries: list[Entry] = json.loads(ended.stdout.splitlines()[-1])
+            return entries
         line = next(iter(ended.stderr.rstrip().splitlines()[-1:]), "")
-        return {"error": line.removeprefix("error: ") or f"ended with exit code {ended.returncode}"}
+        error = line.removeprefix("error: ") or f"ended with exit code {ended.returncode}"
+        return [{"error": error} for _ in trial.ways]
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
             started = {pool.submit(carry_out, folder, trial): trial for folder, trial in trials.items()}
             for ended in as_completed(started):
-                done(started[ended], ended.result())
+                for way, entry in zip(started[ended].ways, ended.result(), strict=True):
+                    done(way, entry)
         finally:
             os.close(ours)
             pool.shutdown(cancel_futures=True)
@@ -100,6 +114,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--cfg", type=Path, required=True, metavar="FILE", help="the recipe")
     parser.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="its run folder")
     parser.add_argument("--evaluators", nargs="+", choices=EVALUATORS, default=["linear", "knn"])
+    parser.add_argument(
+        "--scored-as", type=json.loads, default=[], metavar="JSON", help="lists of overrides for scoring"
+    )
     parser.add_argument("--tied", action="store_true", help="save and end when stdin is closed")
     given = parser.parse_intermixed_args(arguments)
     if given.tied:
@@ -108,13 +125,24 @@ def main(arguments: Sequence[str]) -> None:
     with leaving():
         run = Run.start(recipe, given.run, resume=True)
         run.pretrain()
-    print(json.dumps(entry_of(run, given.evaluators), allow_nan=False))
+    print(json.dumps(entries_of(run, given.evaluators, given.scored_as), allow_nan=False))
+
+
+def entries_of(run: Run, evaluators: Sequence[str], scored_as: Sequence[Sequence[str]] = ()) -> list[Entry]:
+    """Score a trained run as it is, or with each of several lists of overrides."""
+    ways = [Run.open(run.folder, way) for way in scored_as] or [run]
+    return [entry_of(way, evaluators) for way in ways]
 
 
 def entry_of(run: Run, evaluators: Sequence[str]) -> Entry:
-    """Score a trained run: all scores, the minutes that training took, and where it was trained."""
+    """All scores, the minutes that training took, and where it was trained.
+
+    The minutes are those of the stages that are scored, and of their teachers.
+    """
+    stages = set(run.recipe.needed_stages)
     with (run.folder / "log.jsonl").open(encoding="utf-8") as log:
-        minutes = sum(json.loads(line)["seconds"] for line in log) / 60
+        epochs = [json.loads(line) for line in log]
+    minutes = sum(epoch["seconds"] for epoch in epochs if epoch["stage"] in stages) / 60
     results = {name: evaluate(run, name) if name in PROBES else finetune(run) for name in evaluators}
     scores = {name: kept(result) for name, result in results.items()}
     return {"minutes": round(minutes, 1), "environment": run.noted(), **scores}

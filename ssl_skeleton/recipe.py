@@ -172,6 +172,15 @@ class Recipe(Config):
         """The stages whose features make the representation."""
         return self.representation.stages or (self.stages[-1].name,)
 
+    @property
+    def needed_stages(self) -> tuple[str, ...]:
+        """Those, and all that taught them."""
+        needed = set(self.evaluated_stages)
+        for stage in reversed(self.stages):  # teachers come before their students
+            if stage.name in needed:
+                needed.update(stage.pretext.teacher_names())
+        return tuple(stage.name for stage in self.stages if stage.name in needed)
+
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML and apply `key.path=value` overrides.

@@ -112,7 +112,9 @@ def override_help(evaluator: str) -> str:
         f"evaluation.{name}" + ".*" * isinstance(getattr(EvaluationConfig(), name), Config)
         for name in settings_of(evaluator)
     ]
-    return ", ".join([*sections, "data.store, data.split, data.residence, encoder.kernel or device"])
+    return ", ".join(
+        [*sections, "representation.*, data.store, data.split, data.residence, encoder.kernel or device"]
+    )
 
 
 def settings_read(run: Run, evaluator: str) -> Sequence[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from tiny import recipe_tree, tiny_store
-from trials import Entry, Trial, entry_of
+from trials import Entry, Trial, entries_of
 
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.recipe import load_recipe
@@ -43,7 +43,8 @@ def run_here(
             recipe = load_recipe(trial.recipe, [*trial.changes, f"name={folder.name}"])
             run = Run.start(recipe, folder, resume=True)
             run.pretrain()
-            entry = entry_of(run, evaluators)
+            entries = entries_of(run, evaluators, [way for _, way in trial.scored_as])
         except UserError as error:
-            entry = {"error": str(error)}
-        done(trial, entry)
+            entries = [{"error": str(error)} for _ in trial.ways]
+        for way, entry in zip(trial.ways, entries, strict=True):
+            done(way, entry)

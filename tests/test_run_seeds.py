@@ -2,11 +2,17 @@ import json
 
 import pytest
 import run_seeds
+import sweep
+import yaml
 from plan_files import run_here, write_plan
-from tiny import CLIPS
+from tiny import CLIPS, recipe_tree, tiny_store
+from trials import entries_of
 
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.files import read_json
+from ssl_skeleton.recipe import Recipe
+from ssl_skeleton.runs.probing import evaluate
+from ssl_skeleton.runs.run import Run
 
 MARKS = "<!-- table: begin -->", "<!-- table: end -->"
 
@@ -83,6 +89,47 @@ def test_scores_of_other_rows_and_of_the_same_run_stay(tmp_path, here):
     path.write_text(json.dumps(results))
     run(plan, "--rows", str(plan), "--seeds", "0", "--evaluators", "cluster")
     assert "knn" not in read_json(path)["base"]["0"]
+
+
+def test_one_run_is_scored_in_several_ways(tmp_path, here):
+    """Each is a row, with the minutes of the stages that it needs."""
+    stages = {
+        "scored_as": {"one": ["representation.stages=[one]"], "both": ["representation.stages=[one, two]"]}
+    }
+    plan = write_plan(tmp_path, rows={"base": []}, seeds=[0], **stages)
+    write_readme(plan.parent)
+    tree = recipe_tree(tmp_path / "store", epochs=1)
+    (stage,) = tree["stages"]
+    teacher, student = {**stage, "name": "one"}, {**stage, "name": "two"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree | {"stages": [teacher, student]}))
+    run(plan, "--rows", str(plan))
+    results = read_json(plan.parent / "results.json")
+    assert list(results) == ["base_one", "base_both"]
+    (folder,) = (tmp_path / "runs").iterdir()
+    scored = {row: by_seed["0"]["knn"]["top1"] for row, by_seed in results.items()}
+    for row, stages in (("base_one", "[one]"), ("base_both", "[one, two]")):
+        again = evaluate(Run.open(folder, [f"representation.stages={stages}"]), "knn")
+        assert again["top1"] == scored[row]
+    names = {path.stem.rpartition("-")[2] for path in (folder / "eval").iterdir()}
+    assert names == {"representation.stages=one", "representation.stages=one,two"}
+    with pytest.raises(UserError, match=r"scored_as: is for run_seeds\.py"):
+        sweep.main([str(plan)])
+
+
+def test_a_way_takes_the_minutes_of_its_stages_and_their_teachers(tmp_path):
+    tree = recipe_tree(tiny_store(tmp_path / "store"), epochs=1)
+    (stage,) = tree["stages"]
+    student = {"name": "information_fuser", "teacher": "one", "hidden": 4}
+    named = [{**stage, "name": name} for name in ("one", "other")]
+    stages = [*named, {**stage, "name": "two", "pretext": student}]
+    run = Run.start(Recipe.from_tree(tree | {"stages": stages}, "recipe"), tmp_path / "run")
+    run.pretrain()
+    log = [
+        {"stage": name, "seconds": seconds} for name, seconds in (("one", 60), ("other", 600), ("two", 30))
+    ]
+    (run.folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in log))
+    ways = [[], ["representation.stages=[one]"], ["representation.stages=[other, two]"]]
+    assert [entry["minutes"] for entry in entries_of(run, ["knn"], ways)] == [1.5, 1.0, 11.5]
 
 
 def test_a_row_that_fails_keeps_no_other_from_the_table(tmp_path, here):

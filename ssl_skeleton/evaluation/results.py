@@ -88,13 +88,13 @@ def overridden(own: Config, now: Config, evaluator: str) -> dict[str, Any]:
     """
     kind = evaluator.partition("_")[0]
     used, told = settings_of(kind), _SETTINGS[kind][1]
-    changes = {key: value for key, value in _changes(own, now).items() if key.partition(".")[0] in used}
-    first = sorted(changes, key=lambda key: not key.startswith(f"{kind}."))
-    named = {key.removeprefix(f"{kind}."): changes[key] for key in first}
+    changed = {key: value for key, value in changes(own, now).items() if key.partition(".")[0] in used}
+    first = sorted(changed, key=lambda key: not key.startswith(f"{kind}."))
+    named = {key.removeprefix(f"{kind}."): changed[key] for key in first}
     return {key: value for key, value in named.items() if key not in told}
 
 
-def _changes(own: object, now: Config) -> dict[str, Any]:
+def changes(own: object, now: Config) -> dict[str, Any]:
     """The values of `now` that are others than in `own`, or if that is of another kind than by default."""
     tree, found = now.to_tree(), {}
     if type(own) is not type(now):
@@ -102,7 +102,7 @@ def _changes(own: object, now: Config) -> dict[str, Any]:
     for key in type(now).model_fields:
         one, other = getattr(own, key), getattr(now, key)
         if isinstance(other, Config):
-            found |= {f"{key}.{inner}": value for inner, value in _changes(one, other).items()}
+            found |= {f"{key}.{inner}": value for inner, value in changes(one, other).items()}
         elif one != other:
             found[key] = tree[key]
     return found

@@ -113,8 +113,8 @@ def run_of(origin: Origin, what: Path, moved: Path | None = None, overrides: Seq
     run = Run.open(folder, overrides)
     if encoder_sum(run, sources(run, trained=True)) != origin.encoder_sum:
         raise UserError(
-            f"{folder}: has other weights than those with which {what} was made ({origin.run}, epoch "
-            f"{origin.epoch}); name that run with --run FOLDER, or build the index again"
+            f"{folder}: has other weights, or another representation, than that with which {what} was made "
+            f"({origin.run}, epoch {origin.epoch}); name that run with --run FOLDER, or build the index again"
         )
     return run
 

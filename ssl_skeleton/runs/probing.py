@@ -28,7 +28,7 @@ from ssl_skeleton.evaluation.features import (
 )
 from ssl_skeleton.evaluation.knn import check_gallery, knn_probe
 from ssl_skeleton.evaluation.linear import check_classes, linear_probe
-from ssl_skeleton.evaluation.results import Progress, overridden, score_with_baselines, write_result
+from ssl_skeleton.evaluation.results import Progress, changes, overridden, score_with_baselines, write_result
 from ssl_skeleton.evaluation.retrieval import retrieval_probe
 from ssl_skeleton.evaluation.scores import Scorer, Scores
 from ssl_skeleton.runs.run import Run, Tell
@@ -204,7 +204,8 @@ def about(run: Run, evaluator: str, protocol: Config) -> dict[str, Any]:
     """What a result says beside its scores; `overridden` are settings that are not its own recipe's."""
     store, split, stages = run.store, run.splits[0], run.evaluated_stages
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    own = Run.open(run.folder).recipe.evaluation
+    own = Run.open(run.folder).recipe
+    shown = changes(own.representation, run.recipe.representation)
     return {
         "evaluator": evaluator,
         **about_store(store),
@@ -212,7 +213,8 @@ def about(run: Run, evaluator: str, protocol: Config) -> dict[str, Any]:
         "layout": run.layout.name,
         "repair": run.recipe.data.repair.to_tree(),
         "protocol": protocol.to_tree(),
-        "overridden": overridden(own, run.recipe.evaluation, evaluator),
+        "overridden": overridden(own.evaluation, run.recipe.evaluation, evaluator)
+        | {f"representation.{key}": value for key, value in shown.items()},
         "stages": {stage.name: stage.training.epochs for stage in stages},
         "streams": list(stages[-1].pretext.input.streams),
         "epoch": stages[-1].training.epochs,

@@ -37,6 +37,7 @@ from ssl_skeleton.watching import check_watch, observers
 
 _EVALUATION_KEYS = (
     "evaluation.",
+    "representation.",
     "device=",
     "encoder.kernel=",
     "data.store=",

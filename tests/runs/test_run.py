@@ -219,13 +219,14 @@ def test_the_folder_of_a_new_run(store, tmp_path):
     assert Run.open(run.folder).recipe == recipe
 
 
-def test_evaluation_may_change_the_protocol_only(run):
+def test_evaluation_may_change_the_protocol_and_the_representation_only(run):
     assert Run.open(run.folder, ["evaluation.knn.k=[2]"]).recipe.evaluation.knn.k == (2,)
+    assert Run.open(run.folder, ["representation.pooling=max"]).recipe.representation.pooling == "max"
     assert Run.open(run.folder, ["data.split=cross_view_dev"]).recipe.data.split == "cross_view_dev"
     for override in ("seed=1", "data.splits=x", "data.frames=3", "data.stores=x", "encoder.hidden=4"):
         with pytest.raises(
             UserError,
-            match=r"only evaluation\., device=, encoder.kernel=, data.store=, data.split=, data.residence=",
+            match=r"only evaluation\., representation\., device=, encoder.kernel=, data.store=, data.split=, ",
         ):
             Run.open(run.folder, [override])
 

@@ -226,7 +226,7 @@ def test_evaluation_may_change_the_protocol_and_the_representation_only(run):
     for override in ("seed=1", "data.splits=x", "data.frames=3", "data.stores=x", "encoder.hidden=4"):
         with pytest.raises(
             UserError,
-            match=r"only evaluation\., representation\., device=, encoder.kernel=, data.store=, data.split=, ",
+            match=r"only evaluation\., representation\., device=, encoder.kernel=, data.store=, data.split=",
         ):
             Run.open(run.folder, [override])
 

@@ -102,7 +102,7 @@ class Plan(Config):
     evaluators   what scores it; the first one sorts the log of a sweep
     final_split  the published split, whose test clips no sweep may see
     scored_as    named overrides with which every run is scored, such as representation.stages=[one], where it
-                 shall not be scored as it is; each is a row of its own (for run_seeds.py)
+                 shall not be scored as it is; each is a row of its own
     """
 
     recipe: str

@@ -9,6 +9,7 @@ docs/experiments.md.
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -46,16 +47,15 @@ def main(arguments: Sequence[str]) -> None:
     )
     given = parser.parse_args(arguments)
     plan, path = read_plan(given.plan), given.plan.with_name("trials.jsonl")
-    if plan.scored_as:
-        raise UserError("scored_as: is for run_seeds.py; a sweep scores each trial as its recipe says")
     trials, unseen = named_trials(plan), None if given.final else plan.final_split
     if not given.final:
         check_unseen(_recipes(trials.values()), plan.final_split)
     with locked(path.parent):
         lines = _read(path)
         there = {line["name"] for line in _scored(lines) if set(plan.evaluators) <= set(line)}
-        left = {name: trial for name, trial in trials.items() if name not in there}
-        names, failed = {trial: name for name, trial in left.items()}, []
+        left = {name: trial for name, trial in trials.items() if not there.issuperset(_lines_of(name, trial))}
+        pairs = [zip(trial.ways, _lines_of(name, trial), strict=True) for name, trial in left.items()]
+        names, failed = dict(itertools.chain(*pairs)), list[Line]()
         print(f"{len(left)} of {len(trials)} trials are left to do", flush=True)
 
         def done(trial: Trial, entry: Entry) -> None:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             {given.runs / name: trial for name, trial in left.items()}, plan.evaluators, given.jobs, done
         )
     if failed:
-        raise UserError(f"{len(failed)} of {len(left)} trials failed; started again, they are tried again")
+        raise UserError(f"{len(failed)} of {len(names)} trials failed; started again, they are tried again")
 
 
 def named_trials(plan: Plan) -> dict[str, Trial]:
@@ -81,9 +81,17 @@ def named_trials(plan: Plan) -> dict[str, Trial]:
     recipe = load_recipe(Path(plan.recipe), plan.fixed).to_tree() | {"name": ""}
     names: dict[str, Trial] = {}
     for trial in plan.trials():
-        told = json.dumps([recipe, sorted(trial.changes)], sort_keys=True)
-        names.setdefault(f"trial_{hashlib.sha256(told.encode()).hexdigest()[:12]}", trial)
+        names.setdefault(f"trial_{_sum_of([recipe, sorted(trial.changes)])[:12]}", trial)
     return names
+
+
+def _sum_of(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _lines_of(name: str, trial: Trial) -> list[str]:
+    """The names of a trial's lines, one for each way in which it is scored."""
+    return [f"{name}_{_sum_of(way)[:8]}" for way in trial.scored_as] or [name]
 
 
 def check_unseen(recipes: Iterable[Recipe], final: str | None) -> None:

@@ -52,9 +52,16 @@ class Trial:
 
     @property
     def ways(self) -> tuple["Trial", ...]:
-        """The trial as each of its rows."""
-        named = [replace(self, row=f"{self.row}_{way}", scored_as=()) for way, _ in self.scored_as]
-        return tuple(named) or (self,)
+        """The trial as each of its rows, with all overrides of that."""
+        return tuple(
+            replace(
+                self,
+                row=f"{self.row}_{way}".removeprefix("_"),
+                overrides=(*self.overrides, *change),
+                scored_as=(),
+            )
+            for way, change in self.scored_as
+        ) or (self,)
 
     @property
     def changes(self) -> tuple[str, ...]:

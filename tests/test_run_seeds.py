@@ -2,7 +2,6 @@ import json
 
 import pytest
 import run_seeds
-import sweep
 import yaml
 from plan_files import run_here, write_plan
 from tiny import CLIPS, recipe_tree, tiny_store
@@ -112,8 +111,6 @@ def test_one_run_is_scored_in_several_ways(tmp_path, here):
         assert again["top1"] == scored[row]
     names = {path.stem.rpartition("-")[2] for path in (folder / "eval").iterdir()}
     assert names == {"representation.stages=one", "representation.stages=one,two"}
-    with pytest.raises(UserError, match=r"scored_as: is for run_seeds\.py"):
-        sweep.main([str(plan)])
 
 
 def test_a_way_takes_the_minutes_of_its_stages_and_their_teachers(tmp_path):

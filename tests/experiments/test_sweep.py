@@ -101,6 +101,26 @@ def test_what_is_tried_is_kept_with_all_that_tells_it(tmp_path, here, capsys):
     assert "1 of 3 trials are left" in capsys.readouterr().out
 
 
+def test_a_trial_that_is_scored_in_several_ways_has_a_line_for_each(tmp_path, here, capsys):
+    ways = {"max": ["representation.pooling=max"], "mean": ["representation.pooling=mean"]}
+    plan = write_plan(tmp_path, rows={"base": []}, grid={"encoder.hidden": [4]}, scored_as=ways)
+    run(plan)
+    lines = lines_of(plan)
+    assert [line["row"] for line in lines] == ["base_max", "base_mean", "max", "mean"]
+    assert [line["overrides"][-1] for line in lines] == [change for (change,) in ways.values()] * 2
+    assert len({line["name"] for line in lines}) == 4
+    assert len([*(tmp_path / "runs").iterdir()]) == 2
+    ways["mean"] = ["representation.pooling=mean_max"]
+    run(write_plan(tmp_path, rows={"base": []}, scored_as=ways))
+    assert "1 of 1 trials are left" in capsys.readouterr().out
+    assert [line["overrides"][-1] for line in lines_of(plan)[4:]] == [
+        "representation.pooling=max",
+        *ways["mean"],
+    ]
+    run(write_plan(tmp_path, rows={"base": []}, scored_as=ways))
+    assert "0 of 1 trials are left" in capsys.readouterr().out
+
+
 def test_another_recipe_or_evaluator_is_another_trial(tmp_path, here, capsys):
     plan = write_plan(tmp_path, rows={"base": []})
     run(plan)

@@ -5,6 +5,7 @@ what they would meet in recordings that are so. Less of one kind of damage is pa
 random numbers are the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,18 +91,38 @@ def turned_about_vertical(store: Store, degrees: float, rng: np.random.Generator
     clip_r, seen_rv = np.repeat(store.tracks[:, 0], store.tracks[:, 3]), _seen(x_rvc)
     angle_n = np.radians(degrees) * rng.uniform(-1, 1, len(store))
     cosine_r1, sine_r1 = (part(angle_n)[clip_r, None].astype(np.float32) for part in (np.cos, np.sin))
-    middle_n2 = np.zeros((len(store), 2))
-    if not store.root_at_zero:
-        seen_n = np.bincount(clip_r, seen_rv.sum(axis=1), len(store)).clip(1)
-        sums = [np.bincount(clip_r, x_rvc[..., axis].sum(axis=1, dtype=float), len(store)) for axis in (0, 2)]
-        middle_n2 = np.stack(sums, axis=1) / seen_n[:, None]
-    middle_r12 = middle_n2[clip_r, None].astype(np.float32)
+    middle_r12 = _middles(store, [0, 2])[clip_r, None]
     across_rv, deep_rv = np.moveaxis(x_rvc[..., [0, 2]] - middle_r12, 2, 0)
     turned_rv2 = np.stack(
         [cosine_r1 * across_rv + sine_r1 * deep_rv, cosine_r1 * deep_rv - sine_r1 * across_rv], 2
     )
     x_rvc[..., [0, 2]] = (turned_rv2 + middle_r12) * seen_rv[..., None]
     return _changed(store, x_rvc)
+
+
+def resized(store: Store, level: float, rng: np.random.Generator) -> Store:
+    """Every clip larger or smaller by a factor of its own, 1 up to +- `level` (below 1), about its middle.
+
+    Larger bodies walk further. The middle is that of all that is seen in the clip; of recordings that are
+    relative to the root, it is that. Other coordinates than x, y and z stay.
+    """
+    x_rvc, space = np.array(store.frames_rvc), spatial_of(store.meta.coordinates)
+    clip_r, seen_rv = np.repeat(store.tracks[:, 0], store.tracks[:, 3]), _seen(x_rvc)
+    factor_r11 = (1 + level * rng.uniform(-1, 1, len(store)))[clip_r, None, None].astype(np.float32)
+    middle_r1c = _middles(store, range(space))[clip_r, None]
+    x_rvc[..., :space] = (factor_r11 * (x_rvc[..., :space] - middle_r1c) + middle_r1c) * seen_rv[..., None]
+    return _changed(store, x_rvc)
+
+
+def _middles(store: Store, axes: Sequence[int]) -> Frames:
+    """The middle of all that is seen in each clip, (N, A) on these axes; 0 where all is about the root."""
+    if store.root_at_zero:
+        return np.zeros((len(store), len(axes)), np.float32)
+    x_rvc, clip_r = store.frames_rvc, np.repeat(store.tracks[:, 0], store.tracks[:, 3])
+    seen_n = np.bincount(clip_r, _seen(x_rvc).sum(axis=1), len(store)).clip(1)
+    sums = [np.bincount(clip_r, x_rvc[..., axis].sum(axis=1, dtype=float), len(store)) for axis in axes]
+    middles: Frames = (np.stack(sums, axis=1) / seen_n[:, None]).astype(np.float32)
+    return middles
 
 
 def without_frames(store: Store, share: float, rng: np.random.Generator) -> Store:
@@ -128,15 +149,63 @@ def without_frames(store: Store, share: float, rng: np.random.Generator) -> Stor
     track_s = np.repeat(np.arange(len(store.tracks)), frames_k)[lost_s]
     ends = (row_k[track_s], (row_k + frames_k)[track_s])
     before_s, after_s = (other_f[frame_r[lost_s]] - frame_r[lost_s] for other_f in (before_f, after_f))
-    share_s1 = (-before_s / (after_s - before_s))[:, None].astype(np.float32)
+    share_s = -before_s / (after_s - before_s)
+    x_rvc = np.array(store.frames_rvc)
+    x_rvc[lost_s] = _between(store.frames_rvc, lost_s + before_s, lost_s + after_s, share_s, ends)
+    return _changed(store, x_rvc)
+
+
+def at_another_tempo(store: Store, level: float, rng: np.random.Generator) -> Store:
+    """Every clip faster in its middle and slower at its ends, or the other way round; as long as before.
+
+    At the share u of a clip that is seen which was at u + a sin(2 pi u) / (2 pi), with an `a` of its own for
+    every clip, up to `level` (below 1) either way: so its tempo goes from 1 + a to 1 - a and back. Between
+    two frames everything goes in a straight line; what only one of them shows is there where that one is the
+    nearer.
+    """
+    bend_n = level * rng.uniform(-1, 1, len(store))
+    clip_k, row_k, first_k, frames_k = store.tracks.T
+    lengths = store.lengths
+    parts, tracks, rows = [], [], 0
+    for clip, row, first, frames in zip(clip_k, row_k, first_k, frames_k, strict=True):
+        last = lengths[clip] - 1
+        frame_f = np.arange(last + 1)
+        bend_f = np.sin(2 * np.pi * frame_f / max(last, 1)) / (2 * np.pi)
+        source_f = (frame_f + bend_n[clip] * last * bend_f).clip(0, last)
+        near_f = np.rint(source_f)
+        begin, end = np.searchsorted(near_f, [first, first + frames])
+        if begin == end:  # seen too shortly to be met: it keeps one frame, in which it is not seen
+            begin, end = min(begin, last), min(begin, last) + 1
+        source_s = source_f[begin:end]
+        one_s = np.floor(source_s).astype(np.int64)
+        two_s = np.minimum(one_s + 1, last)
+        ends = np.full_like(one_s, row), np.full_like(one_s, row + frames)
+        at = row - first
+        parts.append(_between(store.frames_rvc, one_s + at, two_s + at, source_s - one_s, ends))
+        tracks.append((clip, rows, begin, end - begin))
+        rows += end - begin
+    return _changed(store, np.concatenate(parts), tracks=np.array(tracks, dtype=np.int64))
+
+
+def _between(
+    frames_rvc: Frames,
+    one_s: Indices,
+    two_s: Indices,
+    share_s: NDArray[np.float64],
+    ends: tuple[Indices, Indices],
+) -> Frames:
+    """What is seen in between two rows of a track, from begin to end: (S, V, C) at shares of the way.
+
+    What only one of the two shows is there where that one is the nearer.
+    """
+    share_s1 = share_s[:, None].astype(np.float32)
     (one_svc, one_sv), (two_svc, two_sv) = (
-        _rows_inside(store.frames_rvc, lost_s + step_s, *ends) for step_s in (before_s, after_s)
+        _rows_inside(frames_rvc, row_s, *ends) for row_s in (one_s, two_s)
     )
     near_sv = np.where(share_s1 > 0.5, two_sv, one_sv)
     weight_sv = np.where(one_sv & two_sv, share_s1, two_sv).astype(np.float32)
-    x_rvc = np.array(store.frames_rvc)
-    x_rvc[lost_s] = (one_svc + weight_sv[..., None] * (two_svc - one_svc)) * near_sv[..., None]
-    return _changed(store, x_rvc)
+    found: Frames = (one_svc + weight_sv[..., None] * (two_svc - one_svc)) * near_sv[..., None]
+    return found
 
 
 def _rows_inside(

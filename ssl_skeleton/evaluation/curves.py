@@ -23,6 +23,8 @@ TITLES = {
     "noise": "noise",
     "rotation": "turned by up to",
     "dropped": "frames lost",
+    "size": "larger or smaller by up to",
+    "tempo": "faster and slower by up to",
 }
 # How levels of a unit are read: times what, and in which unit then.
 UNITS = {

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from ssl_skeleton.config import Config
 from ssl_skeleton.data.altered import (
+    at_another_tempo,
+    resized,
     turned_about_vertical,
     with_noise,
     without_frames,
@@ -22,6 +24,9 @@ Seen = Annotated[float, Field(gt=0, le=1)]
 Lost = Annotated[float, Field(ge=0, lt=1)]
 Deviation = Annotated[float, Field(ge=0)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
+
+
+_CURVES = ("missing", "noise", "rotation", "dropped", "size", "tempo")
 
 
 class EarlyConfig(Config):
@@ -52,12 +57,14 @@ class EarlyConfig(Config):
 class RobustnessConfig(Config):
     """Recognition of damaged test clips, by a probe that learned from sound ones.
 
-    Each of the first four is a curve over levels, ascending; an empty list leaves it out.
+    Each of the first six is a curve over levels, ascending; an empty list leaves it out.
 
     missing   which share of a body's joints is missing
     noise     the standard deviation of the noise on x, y and z, in their unit (metres, where they have one)
     rotation  up to how many degrees a clip is turned about the vertical, either way
     dropped   which share of the frames between a clip's first and last is lost
+    size      up to which share a clip is larger or smaller
+    tempo     up to which share a clip is faster in its middle and slower at its ends, or the other way round
     joints    `clip`: the same joints are missing throughout a clip; `frame`: others in every frame
     probe     what learns: `linear` or `knn`, as `evaluation.linear` and `evaluation.knn` say
     draws     how often every level but 0 is drawn anew; scores are means
@@ -68,6 +75,8 @@ class RobustnessConfig(Config):
     noise: tuple[Deviation, ...] = (0.0, 0.01, 0.02, 0.05, 0.1)
     rotation: tuple[Degrees, ...] = (0.0, 30.0, 60.0, 90.0, 135.0, 180.0)
     dropped: tuple[Lost, ...] = (0.0, 0.25, 0.5, 0.75)
+    size: tuple[Lost, ...] = (0.0, 0.1, 0.2, 0.3, 0.5)
+    tempo: tuple[Lost, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     joints: Literal["clip", "frame"] = "clip"
     probe: ProbeName = "linear"
     draws: int = Field(default=3, ge=1)
@@ -78,13 +87,13 @@ class RobustnessConfig(Config):
         for name, levels in self.levels.items():
             _check_ascending(name, levels)
         if not self.levels:
-            raise ValueError("missing, noise, rotation and dropped are all empty; give one of them levels")
+            raise ValueError(f"{', '.join(_CURVES)} are all empty; give one of them levels")
         return self
 
     @property
     def levels(self) -> dict[str, tuple[float, ...]]:
         """The levels of each curve that there is."""
-        curves = {name: getattr(self, name) for name in ("missing", "noise", "rotation", "dropped")}
+        curves = {name: getattr(self, name) for name in _CURVES}
         return {name: levels for name, levels in curves.items() if levels}
 
     @property
@@ -105,6 +114,8 @@ def damaged(store: Store, curve: str, level: float, draw: int, config: Robustnes
         "noise": with_noise,
         "rotation": turned_about_vertical,
         "dropped": without_frames,
+        "size": resized,
+        "tempo": at_another_tempo,
     }
     return damages[curve](store, level, rng)
 

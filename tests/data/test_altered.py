@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from ssl_skeleton.data import altered
 from ssl_skeleton.data.altered import (
+    at_another_tempo,
     beginnings,
     part_of,
+    resized,
     turned_about_vertical,
     with_noise,
     without_frames,
@@ -100,12 +102,13 @@ def test_nothing_changes_where_nothing_is_asked_for(clips, holes):
             missing_joints(store, 0.0, 1),
             with_noise(store, 0.0, rng()),
             without_frames(store, 0.0, rng()),
+            at_another_tempo(store, 0.0, rng()),
         ):
             np.testing.assert_array_equal(same.frames_rvc, store.frames_rvc)
             np.testing.assert_array_equal(same.tracks, store.tracks)
             np.testing.assert_array_equal(same.lengths, store.lengths)
-        turned = turned_about_vertical(store, 0.0, rng())
-        np.testing.assert_allclose(turned.frames_rvc, store.frames_rvc, atol=1e-5)
+        for same in (turned_about_vertical(store, 0.0, rng()), resized(store, 0.0, rng())):
+            np.testing.assert_allclose(same.frames_rvc, store.frames_rvc, atol=1e-5)
 
 
 def dense(store: Store, clip: int) -> list[np.ndarray]:
@@ -278,6 +281,69 @@ def test_recordings_relative_to_the_root_are_turned_about_it(tmp_path):
         np.linalg.norm(turned, axis=2), np.linalg.norm(store.frames_rvc, axis=2), rtol=1e-4, atol=1e-5
     )
     assert np.abs(turned - store.frames_rvc)[..., [0, 2]].mean() > 0.1
+
+
+@given(recordings(most_clips=3), seeds, st.floats(0.01, 0.99))
+@settings(max_examples=examples(12), deadline=None)
+def test_clips_are_resized_about_the_middle_of_what_they_show(clips, seed, level):
+    with stored(without_joints(clips, seed)) as store:
+        found = resized(store, level, rng(seed)).frames_rvc
+        factors = 1 + level * rng(seed).uniform(-1, 1, len(store))
+        for clip, factor in enumerate(factors):
+            rows = [slice(row, row + frames) for own, row, _, frames in store.tracks if own == clip]
+            places = [p for own in rows for pose in store.frames_rvc[own] for p in pose if p.any()]
+            middle = np.zeros(3) if store.root_at_zero or not places else np.mean(places, axis=0, dtype=float)
+            for own in rows:
+                was_tvc = store.frames_rvc[own]
+                wanted = (factor * (was_tvc - middle) + middle) * was_tvc.any(axis=2, keepdims=True)
+                np.testing.assert_allclose(found[own], wanted, atol=1e-4)
+
+
+def test_confidences_keep_their_size(tmp_path):
+    clips = [replace(clip, tracks=[Track(0, np.abs(clip.tracks[0].x_tvc))]) for clip in walked()]
+    write_store(tmp_path / "store", clips, facts=replace(FACTS, coordinates=IMAGE))
+    store = open_store(tmp_path / "store")
+    found = resized(store, 0.5, rng(1)).frames_rvc
+    np.testing.assert_array_equal(found[..., 2], store.frames_rvc[..., 2])
+    assert (found[..., :2] != store.frames_rvc[..., :2]).any()
+
+
+@given(recordings(most_clips=3), st.floats(0, 0.99), seeds)
+@settings(max_examples=examples(20), deadline=None)
+def test_at_another_tempo_frames_come_from_other_times(clips, level, seed):
+    clips = without_joints(clips, seed)
+    with stored(clips) as store:
+        found = at_another_tempo(store, level, rng(seed))
+        assert found.lengths.tolist() == store.lengths.tolist()
+        bends = level * rng(seed).uniform(-1, 1, len(store))
+        for clip, bend in enumerate(bends):
+            last = int(store.lengths[clip]) - 1
+            times = [
+                t + bend * last * np.sin(2 * np.pi * t / max(last, 1)) / (2 * np.pi) for t in range(last + 1)
+            ]
+            assert all(one < other for one, other in pairwise(times))
+            for x_tvc, was_tvc in zip(dense(found, clip), dense(store, clip), strict=True):
+                for t, time in enumerate(times):
+                    before, part = int(time), time - int(time)
+                    if abs(part - 0.5) < 1e-6:
+                        continue  # either of them may be the nearer
+                    for joint, place in enumerate(x_tvc[t]):
+                        after = was_tvc[min(before + 1, last), joint]
+                        wanted = joint_between(was_tvc[before, joint], after, part)
+                        np.testing.assert_allclose(place, wanted, atol=1e-4)
+
+
+def test_a_tempo_changes_smoothly_and_keeps_both_ends(tmp_path):
+    clock = [Track(0, np.broadcast_to(np.arange(1, 42.0, dtype=np.float32)[:, None, None], (41, JOINTS, 3)))]
+    write_store(tmp_path / "store", [Recording(f"clip{n}", 41, clock) for n in range(20)])
+    found = at_another_tempo(open_store(tmp_path / "store"), 0.8, rng(2)).frames_rvc[:, 0, 0].reshape(20, 41)
+    np.testing.assert_allclose(found[:, [0, 20, 40]], [[1, 21, 41]] * 20, atol=1e-4)
+    speed = np.diff(found, axis=1)
+    assert speed.min() > 0.19
+    assert speed.max() < 1.81
+    faster_first = speed[:, 0] > 1
+    assert 0 < faster_first.sum() < 20
+    assert ((speed[:, 20] < 1) == faster_first).all()
 
 
 def with_clock(clips: list[Recording]) -> list[Recording]:

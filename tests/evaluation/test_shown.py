@@ -6,7 +6,7 @@ from ssl_skeleton.data.store import open_store
 from ssl_skeleton.errors import UserError
 from ssl_skeleton.evaluation.shown import EarlyConfig, RobustnessConfig, damaged
 
-LEVELS = {"missing": 0.3, "noise": 0.02, "rotation": 90.0, "dropped": 0.75}
+LEVELS = {"missing": 0.3, "noise": 0.02, "rotation": 90.0, "dropped": 0.75, "size": 0.3, "tempo": 0.5}
 
 
 @pytest.mark.parametrize(

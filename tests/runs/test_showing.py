@@ -33,6 +33,8 @@ FEW = {
     "noise": [0.0, 0.3],
     "rotation": [0.0, 180.0],
     "dropped": [0.0, 0.75],
+    "size": [0.0, 0.5],
+    "tempo": [0.0, 0.8],
     "draws": 2,
 }
 SHORT = {
@@ -138,7 +140,12 @@ def test_results_and_pictures_of_other_protocols_lie_side_by_side(folder, painte
     for override in ("early.probe=linear", "early.probe=knn", "early.train=cut", "linear={name: cmd}"):
         early(Run.open(folder, [f"evaluation.{override}", "evaluation.early.shares=[0.5]"]))
     robustness(
-        Run.open(folder, ["evaluation.robustness={noise: [0.1], missing: [], rotation: [], dropped: []}"])
+        Run.open(
+            folder,
+            [
+                "evaluation.robustness={noise: [0.1], missing: [], rotation: [], dropped: [], size: [], tempo: []}"
+            ],
+        )
     )
     names = ("early", "early_knn", "early_cut", "early_cmd", "robustness")
     places = [(f"eval/{name}", "json") for name in names] + [(f"figures/{name}", "png") for name in names]
@@ -175,13 +182,14 @@ def test_sound_clips_score_what_the_plain_probe_does(probe, folder):
     for name, scores in rows(result).items():
         wanted = rows(plain)[name]
         assert scores["predicted"] == wanted["predicted"]
-        assert list(scores["curves"]) == ["missing", "noise", "rotation", "dropped"]
+        assert list(scores["curves"]) == ["missing", "noise", "rotation", "dropped", "size", "tempo"]
         for curve in scores["curves"].values():
             assert (curve["top1"][0], curve["balanced"][0]) == (wanted["top1"], wanted["balanced"])
             assert (curve["interval"][0], curve["std"][0]) == (wanted["interval"]["top1"], 0.0)
             assert curve["draws"] == 2
     units = {name: curve["unit"] for name, curve in result["curves"].items()}
-    assert units == {"missing": "share", "noise": "metres", "rotation": "degrees", "dropped": "share"}
+    others = {"noise": "metres", "rotation": "degrees"}
+    assert units == dict.fromkeys(("missing", "dropped", "size", "tempo"), "share") | others
 
 
 def test_every_representation_and_every_run_meets_the_same_damage(folder, monkeypatch):
@@ -200,7 +208,7 @@ def test_every_representation_and_every_run_meets_the_same_damage(folder, monkey
     vars(other)["packed"] = run.packed
     robustness(other)
     kinds = len(first) // 4
-    assert len(first) == len(shown) == 4 * kinds == 4 * 4 * 2  # representations, kinds, draws
+    assert len(first) == len(shown) == 4 * kinds == 4 * 6 * 2  # representations, kinds, draws
     for number, frames_rvc in enumerate([*first, *shown]):
         np.testing.assert_array_equal(frames_rvc, first[number % kinds])
     assert len({frames_rvc.tobytes() for frames_rvc in first}) == kinds
@@ -286,8 +294,10 @@ def test_the_picture_shows_the_curves_of_the_result(folder, painted):
         "noise (cm)",
         "turned by up to (degrees)",
         "frames lost (%)",
+        "larger or smaller by up to (%)",
+        "faster and slower by up to (%)",
     ]
-    assert [list(panel.levels) for panel in panels] == [[0, 50], [0, 30], [0, 180], [0, 75]]
+    assert [list(panel.levels) for panel in panels] == [[0, 50], [0, 30], [0, 180], [0, 75], [0, 50], [0, 80]]
     for panel, name in zip(panels, FEW, strict=False):
         names = ["trained", "raw coordinates", "raw joint+motion", "untrained encoder"]
         assert [line.name for line in panel.lines] == names

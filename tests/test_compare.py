@@ -528,6 +528,26 @@ def test_a_folder_may_hold_fusions_of_several_runs_beside_its_own_results(store,
     assert table.rows[0].name == "a"
 
 
+def test_another_representation_of_a_run_is_a_row_of_its_own(store, tmp_path, capsys):
+    """Its seeds are together, and its scores in no column of the run itself."""
+    for seed in (0, 1):
+        folder = made_up(tmp_path / f"a_seed{seed}", store, seed=seed, right=0.8)
+        made_up(folder, store, seed=seed, right=0.4, overridden={"representation.pooling": "max"})
+    folders = [tmp_path / f"a_seed{seed}" for seed in (0, 1)]
+    table = comparison_table(folders, EVERYTHING, baselines=False)
+    assert [(row.name, row.seeds) for row in table.rows] == [
+        ("pooling=mean", [0, 1]),
+        ("pooling=max", [0, 1]),
+    ]
+    (whole,), (other,) = rows(table).values()
+    assert min(whole) > 0.7
+    assert max(other) < 0.5
+    assert run(compare, *folders) == 0
+    assert "pooling=max" in capsys.readouterr().out
+    made_up(tmp_path / "b", store, overridden={"representation.pooling": "maxx"})
+    assert "representation.pooling" in refused(capsys, compare, tmp_path / "b")
+
+
 def test_the_folder_of_all_fusions_stands_for_each(store, tmp_path, capsys):
     for seed in range(2):
         (tmp_path / "fused").mkdir(exist_ok=True)

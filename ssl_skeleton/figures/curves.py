@@ -18,7 +18,10 @@ _STYLES = (
     ("#D55E00", "--", "s"),
     ("#CC79A7", "-.", "D"),
     ("#009E73", ":", "^"),
+    ("#E69F00", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    ("#000000", (0, (1, 3)), "x"),
 )
+MOST_LINES = len(_STYLES)
 _WIDTH, _HEIGHT = 3.4, 2.4  # of a panel in inches: two fill a page, one a column
 _TEXT = 8  # points
 

@@ -58,7 +58,7 @@ def read_tried(folders: Sequence[Path]) -> list[Tried]:
         tried = _fused(folder, results)
         own = [result for result in results if not result.recipes]
         if own or (folder / RECIPE).exists() or not tried:
-            tried.insert(0, Tried(folder, [Run.open(folder).recipe], own))
+            tried = [*_represented(folder, own), *tried]
         if not results:
             raise UserError(
                 f"{folder}: has no results; make some with: python -m ssl_skeleton.linear --run {folder}"
@@ -71,6 +71,15 @@ def _within(folder: Path) -> list[Path]:
     if folder.name != FUSED or (folder / RECIPE).exists():
         return [folder]
     return sorted(path.parent for path in folder.glob("*/eval")) or [folder]
+
+
+def _represented(folder: Path, results: Sequence[Result]) -> list[Tried]:
+    """A run, and the same with each other representation that was scored."""
+    ways = dict.fromkeys([(), *(result.represented for result in results)])
+    return [
+        Tried(folder, [Run.open(folder, way).recipe], [one for one in results if one.represented == way])
+        for way in ways
+    ]
 
 
 def _fused(folder: Path, results: Iterable[Result]) -> list[Tried]:

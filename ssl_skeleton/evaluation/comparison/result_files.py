@@ -1,5 +1,6 @@
 """Result files read again, and checked: they may come from strangers, or be of an older kind."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -52,6 +53,7 @@ class Result(Scored):
     epoch: int
     seed: int
     clips: dict[str, Annotated[int, Field(ge=0)]]
+    overridden: dict[str, Any] = Field(default={})
     recipes: tuple[dict[str, Any], ...] = ()
     parts: dict[str, Scored] = Field(default={})
     baselines: dict[str, Scored] = Field(default={})
@@ -60,6 +62,12 @@ class Result(Scored):
     def part(self) -> str:
         """The part of the split that was scored: the training part where clips were left out one by one."""
         return "test" if "test" in self.clips else "train"
+
+    @property
+    def represented(self) -> tuple[str, ...]:
+        """The overrides by which another representation was scored than the recipe's own."""
+        shown = {key: value for key, value in self.overridden.items() if key.startswith("representation.")}
+        return tuple(f"{key}={json.dumps(value)}" for key, value in shown.items())
 
 
 def read_results(folder: Path) -> list[Result]:

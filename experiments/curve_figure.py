@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     groups = [group for group in grouped(read_tried(given.runs)) if _of_row(group, given.evaluator)]
     if not 1 <= len(groups) <= MOST_LINES:
         raise UserError(
-            f"--evaluator: {len(groups)} rows have results of '{given.evaluator}', of 1 to {MOST_LINES} that can "
-            f"be drawn; make some with: python -m ssl_skeleton.robustness --run {given.runs[0]}"
+            f"--evaluator: {len(groups)} rows have results of '{given.evaluator}', of 1 to {MOST_LINES} that "
+            f"can be drawn; make some with: python -m ssl_skeleton.robustness --run {given.runs[0]}"
         )
     rows = dict(zip(row_names(groups), (_of_row(group, given.evaluator) for group in groups), strict=True))
     save_curves(_title(groups, given.evaluator), panels_of(rows), given.out)

@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
 def test_a_line_is_the_mean_of_the_seeds_of_a_row(runs, tmp_path, monkeypatch, capsys):
     drawn = {}
     monkeypatch.setattr(
-        curves, "save_curves", lambda title, panels, path: drawn.update(panels=panels, title=title)
+        curve_figure, "save_curves", lambda title, panels, path: drawn.update(panels=panels, title=title)
     )
     curve_figure.main([*map(str, runs), "--evaluator", "robustness_knn", "--out", str(tmp_path / "x.png")])
     assert drawn["title"] == "robustness_knn on store, split cross_view: mean ± deviation over seeds"

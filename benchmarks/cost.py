@@ -2,10 +2,10 @@
 
     python benchmarks/cost.py configs/crrl_ntu60.yaml --store data/synthetic --clips 40091
 
-Every stage of each recipe is trained for two epochs on the store, by the command `pretrain` itself. The second
-epoch tells the pace, since in the first one memory and threads are still being found. A stage costs its epochs
-times the clips of the data set at that pace, which holds where clips are resampled to a number of frames. The
-memory is the most that the process held, frames of the store included.
+Every stage of each recipe is trained for two epochs on the store, by the command `pretrain` itself. The
+second epoch tells the pace, since in the first one memory and threads are still being found. A stage costs
+its epochs times the clips of the data set at that pace, which holds where clips are resampled to a number of
+frames. The memory is the most that the process held, frames of the store included.
 """
 
 import json

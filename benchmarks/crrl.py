@@ -21,10 +21,10 @@ from ssl_skeleton.training.signals import Asked
 from ssl_skeleton.training.step import Step
 from ssl_skeleton.training.task import Task
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPE = Path(__file__).with_name("crrl.yaml")
 USUAL, OWN = "usual", "usual, own"
 FORMS = (USUAL, OWN, "ours fp32", "ours bf16")
-RECIPES = {"ser": ("ser_nw_ucla", 0), "cml": ("crrl_nw_ucla", 0), "inf": ("crrl_nw_ucla", 1)}
+STAGES = {"ser": 2, "cml": 0, "inf": 1}  # of the recipe
 
 
 class OurTraining:
@@ -64,11 +64,9 @@ class Work:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that comes with the package, on this store."""
+        """What is timed, on this store."""
         changes = [f"data.store={self.store}", "data.split=all", f"device={self.device}"]
-        return load_recipe(
-            CONFIGS / f"{RECIPES[self.name][0]}.yaml", changes + ["encoder.hidden=8"] * self.small
-        )
+        return load_recipe(RECIPE, changes + ["encoder.hidden=8"] * self.small)
 
     @cached_property
     def run(self) -> Run:
@@ -78,7 +76,7 @@ class Work:
     @property
     def stage(self) -> StageConfig:
         """The stage of the recipe that trains this pretext."""
-        return self.recipe.stages[RECIPES[self.name][1]]
+        return self.recipe.stages[STAGES[self.name]]
 
     @property
     def encoder(self) -> GRUConfig:

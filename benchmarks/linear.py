@@ -52,7 +52,7 @@ from ssl_skeleton.runs.probing import sources
 from ssl_skeleton.runs.run import Run
 from ssl_skeleton.training.seeds import generator
 
-RECIPE = Path(__file__).parents[1] / "configs" / "crrl_nw_ucla.yaml"
+RECIPE = Path(__file__).with_name("crrl.yaml")
 PROTOCOLS = ("crrl", "aimclr", "cmd")
 TEST = 464  # clips of NW-UCLA's cross-view split that test
 

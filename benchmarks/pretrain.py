@@ -32,7 +32,7 @@ from typing import Any
 
 import multiplications
 import torch
-from crrl import FORMS, OWN, RECIPES, USUAL, OurTraining, Work
+from crrl import FORMS, OWN, STAGES, USUAL, OurTraining, Work
 from curves import Curves, of_precisions, of_recurrences
 from held import alone, held, held_after_epochs
 from measuring import measuring_parser, write_results
@@ -207,7 +207,7 @@ def measure(work: Work, given: argparse.Namespace, sizes: Sizes) -> dict[str, li
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the tables."""
     parser = measuring_parser(__doc__, FULL.rounds)
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="PRETEXT")
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES), metavar="PRETEXT")
     parser.add_argument("--batch", nargs="+", type=count, default=[32, 64], metavar="N", help="(32 64)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
     parser.add_argument("--own", action="store_true", help=f"measure `{OWN}` too")

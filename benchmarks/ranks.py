@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from crrl import RECIPES, OurTraining, Work
+from crrl import STAGES, OurTraining, Work
 from measuring import write_results
 from torch.profiler import ProfilerActivity, profile
 from walks import TRAINING, nw_ucla_lengths, write_walks
@@ -185,9 +185,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--only", nargs="+", choices=RECIPES, default=["cml"], metavar="PRETEXT", help="(cml)"
-    )
+    parser.add_argument("--only", nargs="+", choices=STAGES, default=["cml"], metavar="PRETEXT", help="(cml)")
     parser.add_argument("--batch", nargs="+", type=count, default=[64, 256], metavar="N", help="(64 256)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="(%(default)s)")
     parser.add_argument("--rounds", type=count, default=3, metavar="N", help="(%(default)s)")

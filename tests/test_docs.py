@@ -120,7 +120,7 @@ def test_everything_in_the_guide_works(title, tmp_path, monkeypatch, capsys):
 
 def test_the_first_try_is_a_recipe():
     text = DOC.read_text(encoding="utf-8")
-    (words,) = re.findall(r"^(stages\.contrast\.training\S+ .*)$", text, re.MULTILINE)
+    (words,) = re.findall(r"^(stages\.reconstruct\.training\S+ .*)$", text, re.MULTILINE)
     path = DOC.parents[1] / "configs" / "crrl_own.yaml"
     recipe = load_recipe(path, ["name=a", "data.store=a", *words.split()])
     assert [(stage.training.epochs, stage.training.batch) for stage in recipe.stages] == [(10, 16), (10, 16)]

@@ -91,7 +91,7 @@ def test_the_job_saves_when_it_is_warned_and_queues_anew(tmp_path):
             stdout=said,
             stderr=said,
         )
-        checkpoint = tmp_path / "runs" / "job" / "checkpoints" / "contrast.pt"
+        checkpoint = tmp_path / "runs" / "job" / "checkpoints" / "reconstruct.pt"
         until = time.monotonic() + 90
         while not (tmp_path / "runs" / "job" / "log.jsonl").exists():
             assert job.poll() is None, (tmp_path / "said").read_text()
@@ -101,4 +101,4 @@ def test_the_job_saves_when_it_is_warned_and_queues_anew(tmp_path):
         code = job.wait(60)
     assert code == 128 + signal.SIGUSR1, (tmp_path / "said").read_text()
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
-    assert load_checkpoint(checkpoint, "contrast").epoch > 0
+    assert load_checkpoint(checkpoint, "reconstruct").epoch > 0

@@ -4,7 +4,7 @@ import memory
 import pretrain
 import pytest
 import torch
-from crrl import FORMS, RECIPES, Work
+from crrl import FORMS, STAGES, Work
 from curves import of_recurrences
 from held import held, held_after_epochs
 from phases import PHASES
@@ -47,7 +47,7 @@ def test_it_measures_every_form(one_thread, tmp_path, capsys):
     assert all(form in printed for form in FORMS)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", STAGES)
 def test_the_usual_form_learns_the_same(name, store):
     found = of_recurrences(Work(name, store, "cpu", small=True), 6, 4)
     assert len(set(found.losses["ours"])) == 4

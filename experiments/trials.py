@@ -89,7 +89,7 @@ def run_trials(
     def carry_out(folder: Path, trial: Trial) -> list[Entry]:
         where = ["--cfg", str(trial.recipe), "--run", str(folder), "--tied"]
         how = ["--evaluators", *evaluators, "--scored-as", json.dumps([way for _, way in trial.scored_as])]
-        command = [sys.executable, __file__, *trial.changes, *where, *how]
+        command = [sys.executable, os.path.relpath(__file__), *trial.changes, *where, *how]
         ended = subprocess.run(  # noqa: S603
             command, stdin=theirs, capture_output=True, text=True, env=environment, check=False
         )
@@ -152,7 +152,13 @@ def entry_of(run: Run, evaluators: Sequence[str]) -> Entry:
     minutes = sum(epoch["seconds"] for epoch in epochs if epoch["stage"] in stages) / 60
     results = {name: evaluate(run, name) if name in PROBES else finetune(run) for name in evaluators}
     scores = {name: kept(result) for name, result in results.items()}
-    return {"minutes": round(minutes, 1), "environment": run.noted(), **scores}
+    return {"minutes": round(minutes, 1), "environment": _anywhere(run.noted()), **scores}
+
+
+def _anywhere(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment with its stores as seen from here: who reads it has other folders above."""
+    stores = environment.get("stores", {})
+    return {**environment, "stores": {os.path.relpath(path): total for path, total in stores.items()}}
 
 
 def kept(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,13 +33,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--evaluator", default="robustness", help="whose curves (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="the picture to write")
     given = parser.parse_args(arguments)
-    groups = [group for group in grouped(read_tried(given.runs)) if _of_row(group, given.evaluator)]
-    if not 1 <= len(groups) <= MOST_LINES:
+    curves = [(group, _of_row(group, given.evaluator)) for group in grouped(read_tried(given.runs))]
+    curves = [(group, seeds) for group, seeds in curves if seeds]
+    if not 1 <= len(curves) <= MOST_LINES:
+        command = given.evaluator.partition("_")[0]
         raise UserError(
-            f"--evaluator: {len(groups)} rows have results of '{given.evaluator}', of 1 to {MOST_LINES} that "
-            f"can be drawn; make some with: python -m ssl_skeleton.robustness --run {given.runs[0]}"
+            f"--evaluator: {len(curves)} rows have results of '{given.evaluator}', of 1 to {MOST_LINES} that "
+            f"can be drawn; make some with: python -m ssl_skeleton.{command} --run {given.runs[0]}"
         )
-    rows = dict(zip(row_names(groups), (_of_row(group, given.evaluator) for group in groups), strict=True))
+    groups = [group for group, _ in curves]
+    rows = dict(zip(row_names(groups), (seeds for _, seeds in curves), strict=True))
     save_curves(_title(groups, given.evaluator), panels_of(rows), given.out)
     print(given.out)
 

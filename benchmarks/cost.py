@@ -8,6 +8,7 @@ its epochs times the clips of the data set at that pace, which holds where clips
 frames. The memory is the most that the process held, frames of the store included.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import measuring_parser, write_results
+import torch
+from measuring import write_results
 
 from ssl_skeleton.cli import count, run_command
 from ssl_skeleton.data.store import open_store
@@ -26,10 +28,14 @@ from ssl_skeleton.recipe import Recipe, load_recipe
 
 def main(arguments: Sequence[str]) -> None:
     """Parse the arguments, train each recipe for a moment, print what all of it would cost."""
-    parser = measuring_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipes", type=Path, nargs="+", help="recipes whose cost is asked")
     parser.add_argument("--store", type=Path, required=True, help="a store that they can be trained on")
     parser.add_argument("--clips", type=count, required=True, help="training clips of the data set")
+    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="%(default)s here")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as JSON")
     given = parser.parse_args(arguments)
     costs = {}
     for path in given.recipes:
@@ -48,8 +54,8 @@ def cost_of(path: Path, store: Path, clips: int, threads: int) -> dict[str, Any]
     """The pace and the hours of every stage of a recipe, and the gigabytes of its training."""
     recipe = _short(path, store)
     with tempfile.TemporaryDirectory() as folder:
-        held = _pretrain(recipe, Path(folder) / "run", threads)
-        lines = (Path(folder) / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        held = _pretrain(recipe, Path(folder), threads)
+        lines = (Path(folder) / recipe.name / "log.jsonl").read_text(encoding="utf-8").splitlines()
     second = {line["stage"]: line for line in map(json.loads, lines) if line["epoch"] == 2}
     stages = []
     for stage in load_recipe(path).stages:
@@ -70,10 +76,10 @@ def _short(path: Path, store: Path) -> Recipe:
 
 
 def _pretrain(recipe: Recipe, folder: Path, threads: int) -> float:
-    """Train it in a process of its own; returns the gigabytes that this held at most."""
-    path = folder.with_suffix(".yaml")
+    """Train it in a process of its own, its run in `folder`; returns the gigabytes that this held at most."""
+    path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe.to_tree()), encoding="utf-8")
-    words = [sys.executable, "-m", "ssl_skeleton.pretrain", "--cfg", str(path), "--run", str(folder)]
+    words = [sys.executable, "-m", "ssl_skeleton.pretrain", "--cfg", str(path), "--runs", str(folder)]
     process = os.posix_spawn(sys.executable, words, os.environ | {"OMP_NUM_THREADS": str(threads)})
     _, status, usage = os.wait4(process, 0)
     if status:
